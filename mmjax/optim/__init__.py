@@ -1,0 +1,48 @@
+"""What trains, and how: partition, optimizers by name, schedules, bounds, averages, gradient accumulation."""
+
+from mmjax.optim.accumulate import accumulate_gradients
+from mmjax.optim.bounds import clip_params
+from mmjax.optim.ema import ema_update, ema_warmup_decay
+from mmjax.optim.factory import optimizer_names
+from mmjax.optim.interpolate import interpolate_params
+from mmjax.optim.layer_decay import layer_rates
+from mmjax.optim.locking import frozen_rules, lock_tower
+from mmjax.optim.optimizer import Group, Optimizer, build_optimizer
+from mmjax.optim.partition import Leaf, Partition, Rule, partition_params
+from mmjax.optim.schedules import (
+    Schedule,
+    build_schedule,
+    cosine_schedule,
+    linear_schedule,
+    warmup_constant,
+    warmup_cosine,
+    warmup_linear,
+    warmup_rsqrt,
+)
+
+__all__ = [
+    "Group",
+    "Leaf",
+    "Optimizer",
+    "Partition",
+    "Rule",
+    "Schedule",
+    "accumulate_gradients",
+    "build_optimizer",
+    "build_schedule",
+    "clip_params",
+    "cosine_schedule",
+    "ema_update",
+    "ema_warmup_decay",
+    "frozen_rules",
+    "interpolate_params",
+    "layer_rates",
+    "linear_schedule",
+    "lock_tower",
+    "optimizer_names",
+    "partition_params",
+    "warmup_constant",
+    "warmup_cosine",
+    "warmup_linear",
+    "warmup_rsqrt",
+]
