@@ -1,0 +1,1 @@
+"""Experiments as values: `get_config(variant)` in each file."""

@@ -1,0 +1,1 @@
+"""Binaries: flags, and a call of the library function that does the work."""

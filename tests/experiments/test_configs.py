@@ -1,0 +1,81 @@
+"""A config is a test: every file and variant in `configs/` builds and takes a step."""
+
+import importlib
+import json
+import pathlib
+
+import ml_collections
+import numpy as np
+import PIL.Image
+import pytest
+
+import configs
+from mmjax.data.storage import DatasetInfo, write_dataset
+from mmjax.train import train_and_evaluate
+
+SMALL = {
+    "image": {"width": 16, "num_layers": 1, "output_dim": 16},
+    "text": {"width": 16, "num_layers": 1, "output_dim": 16},
+}
+
+
+def variants():
+    for path in sorted(pathlib.Path(configs.__file__).parent.glob("[!_]*.py")):
+        yield from ((path.stem, name) for name in importlib.import_module(f"configs.{path.stem}").VARIANTS)
+
+
+def records(count=12):
+    colours = np.random.default_rng(0).integers(0, 255, (count, 3))
+    for number, colour in enumerate(colours):
+        image = np.broadcast_to(colour.astype(np.uint8), (34, 32, 3))
+        yield {
+            "id": str(number),
+            "image": image,
+            "captions": [f"colour {number}", f"the colour {number}"],
+            "concept": str(number // 2),
+        }
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory):
+    """Data in the forms that the configs name: a prepared folder with every split, and JSONL files."""
+    folder = tmp_path_factory.mktemp("data")
+    splits = {split: list(records()) for split in ("train", "test", "new_style", "new_concept")}
+    info = DatasetInfo("colours", licence="none", source="made here")
+    write_dataset(folder / "prepared", splits, info=info, licence_files={"LICENSE": "none"})
+    with (folder / "pairs.jsonl").open("w") as file:
+        for record in records():
+            PIL.Image.fromarray(record["image"]).save(folder / f"{record['id']}.png")
+            file.write(json.dumps({"image": f"{record['id']}.png", "captions": record["captions"]}) + "\n")
+    return folder
+
+
+def point_to(config, folder):
+    sources = [config["data"]["train"], *(protocol["data"] for protocol in config["evals"].values())]
+    for source in sources:
+        if source["name"] == "arrayrecord":
+            source["path"] = str(folder / "prepared")
+        elif source["name"] == "jsonl":
+            source["path"] = str(folder / "pairs.jsonl")
+        else:
+            source["num_records"] = 32
+
+
+@pytest.mark.parametrize(("file", "variant"), list(variants()))
+def test_variant_builds_and_takes_a_step(file, variant, own_data, tmp_path):
+    config = importlib.import_module(f"configs.{file}").get_config(variant)
+    assert isinstance(config, ml_collections.ConfigDict)
+    plain = config.to_dict()
+    point_to(plain, own_data)
+    plain |= {"steps": 1, "batch_size": 4}
+    plain["optimizer"]["schedule"]["warmup_steps"] = 0
+    plain["model"] |= SMALL
+    plain["log"]["tensorboard"] = False
+    outcome = train_and_evaluate(plain, tmp_path)
+    assert outcome.finished
+    assert all(np.isfinite(value) for value in outcome.results.values())
+
+
+def test_an_unknown_variant_lists_those_there_are():
+    with pytest.raises(ValueError, match="no variant 'shape'; there are shapes"):
+        importlib.import_module("configs.clip").get_config("shape")
