@@ -13,12 +13,11 @@ from absl import flags
 
 from experiments import command
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or one checkpoint of it.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or one checkpoint of it.", required=True)
 _DATA = flags.DEFINE_string("data", None, "Source as name:setting=value,...; default: what the run's config evaluates.")
 _PROTOCOLS = flags.DEFINE_list("protocols", ["retrieval"], "Files of mmjax/evaluate/protocols to run on --data.")
 _EMA = flags.DEFINE_bool("ema", False, "Whether to evaluate the moving average of the parameters.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for the results.")
-flags.mark_flag_as_required("checkpoint")
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from ml_collections import config_flags
 from experiments import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(variant), as path or path:variant.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
-flags.mark_flags_as_required(["config", "workdir"])
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.", required=True)
+flags.mark_flag_as_required("config")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 import numpy as np
@@ -61,7 +61,7 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     >>> decode_record(encode_record({"captions": ["a dog"], "box": np.array([1, 2], np.int16)}))
     {'captions': ['a dog'], 'box': array([1, 2], dtype=int16)}
     """
-    return msgpack.packb(dict(record), default=_encode_other, use_bin_type=True)
+    return cast(bytes, msgpack.packb(dict(record), default=_encode_other, use_bin_type=True))
 
 
 def decode_record(data: bytes) -> Record:

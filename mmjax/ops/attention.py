@@ -36,7 +36,7 @@ def attention_probabilities(query: jax.Array, key: jax.Array, *, mask: jax.Array
     logits = jnp.einsum("bnqh,bnkh->bnqk", query, key, preferred_element_type=jnp.float32)
     if mask is None:
         return jax.nn.softmax(logits)
-    # A finite fill keeps the gradient finite where a row is wholly masked; the second `where` zeroes that row.
+    # With a finite fill no NaN arises inside where a row is wholly masked; the second `where` makes that row zero.
     probabilities = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(logits.dtype).min))
     return jnp.where(mask, probabilities, 0.0)
 

@@ -44,7 +44,8 @@ def test_a_query_without_keys_gets_zeros_and_finite_gradients():
         return jnp.sum(attend(attention_probabilities(query, key, mask=mask), value) ** 2)
 
     np.testing.assert_array_equal(attention_probabilities(query, key, mask=mask)[0, 0, 0], 0.0)
-    gradients = jax.grad(total, (0, 1, 2))(query, key, value)
+    with jax.debug_nans(True):
+        gradients = jax.grad(total, (0, 1, 2))(query, key, value)
     assert all(bool(jnp.isfinite(gradient).all()) for gradient in gradients)
     np.testing.assert_array_equal(gradients[0][0, 0, 0], 0.0)
     assert bool(jnp.any(gradients[0][0, 0, 1] != 0))
