@@ -25,37 +25,41 @@ def get_config(variant: str = "shapes") -> ConfigDict:
 
 def shapes() -> dict:
     """Two small towers on the procedural source."""
+    things = {"name": "shapes", "split": "test", "kinds": {"single": 1.0, "count": 1.0}, "unique": False}
     return {
         "seed": 0,
         "batch_size": 256,
-        "steps": 600,
+        "steps": 700,
         "accumulate": 1,
+        "accumulate_exactly": True,
         "ema_decay": placeholder(float),
         "mesh": {"data": -1},
         "method": {"name": "clip", "loss": "softmax"},
-        "model": {"preset": "nano/8"},
+        "model": {
+            "preset": "tiny/8",
+            "image": {"width": 96, "num_layers": 3, "num_heads": 3, "output_dim": 96},
+            "text": {"width": 96, "num_layers": 2, "num_heads": 3, "output_dim": 96},
+        },
         "data": {
             "train": {"name": "shapes", "split": "train"},
             "image": {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)},
             "tokenizer": {"vocab_size": 512, "corpus_size": 2048},
-            "context_length": 20,
+            "context_length": 18,
             "num_workers": 0,
         },
         "optimizer": {
-            "name": "adamw",
-            "learning_rate": 2e-3,
-            "schedule": {"name": "warmup_cosine", "warmup_steps": 60},
+            "name": "muon",
+            "learning_rate": 2e-2,
+            "schedule": {"name": "warmup_cosine", "warmup_steps": 40},
             "weight_decay": 0.1,
-            "b2": 0.98,
-            "eps": 1e-6,
             "grad_clip_norm": 1.0,
             "bounds": {"log_scale": (0.0, math.log(100.0))},
         },
         "checkpoint": {"every_steps": 200, "keep": 2},
-        "log": {"every": 20},
+        "log": {"every": 20, "tensorboard": True},
         "evals": {
             "retrieval": {"data": {"name": "shapes", "split": "test", "num_records": 1000}},
-            "zero_shot": {"data": {"name": "shapes", "split": "test", "num_records": 1000}},
+            "zero_shot": {"data": things},
         },
     }
 

@@ -8,7 +8,7 @@ from mmjax.data.images import decode_image, resize_to
 from mmjax.data.iterator import BatchIterator
 from mmjax.data.pipeline import train_batches
 from mmjax.data.randomness import Draws
-from mmjax.data.records import CorruptRecordError, RecordSource
+from mmjax.data.records import CorruptRecordError, RecordSource, is_synthetic
 from mmjax.data.tokenizers import Tokenizer, clip_bpe, train_bpe
 from mmjax.data.transforms import compose
 
@@ -30,6 +30,7 @@ __all__ = [
     "compose",
     "decode_image",
     "image_batches",
+    "is_synthetic",
     "normalize",
     "resize_to",
     "train_batches",

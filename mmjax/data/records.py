@@ -53,10 +53,12 @@ class RecordSource(abc.ABC):
     Attributes:
       location: the file or folder that it reads.
       class_names: name of each class, in order of `label`, empty where they are not known.
+      synthetic: whether a program made up the data.
     """
 
     location: str
     class_names: tuple[str, ...] = ()
+    synthetic: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -79,6 +81,15 @@ class RecordSource(abc.ABC):
     def __repr__(self) -> str:
         # Free of addresses: grain stores it with the iterator's state, to know the source again.
         return f"{type(self).__name__}({self.location!r}, records={len(self)})"
+
+
+def is_synthetic(source: Any) -> bool:
+    """Whether a program made up the data of any source, as far as the source says.
+
+    >>> is_synthetic([{"captions": ["a dog"]}])
+    False
+    """
+    return bool(getattr(source, "synthetic", False))
 
 
 def locate(source: Any, index: int) -> str:

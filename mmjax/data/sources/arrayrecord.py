@@ -35,6 +35,7 @@ class ArrayRecordSource(RecordSource):
             raise ValueError(f"{folder}: {message}; the copy is incomplete")
         self.location = f"{folder} split {split!r}"
         self.class_names = tuple(self.info.class_names)
+        self.synthetic = self.info.synthetic
 
     def __len__(self) -> int:
         return len(self._records)

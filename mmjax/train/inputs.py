@@ -1,0 +1,95 @@
+"""From `config.data` to the source, tokenizer and preprocessing of a run."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from mmjax.config import ConfigError, Section, call
+from mmjax.data import CorruptRecordError, ImageSpec, Tokenizer, train_batches, train_bpe
+from mmjax.data.sources import build_source
+from mmjax.evaluate import Encoders, make_encoders
+from mmjax.method import Method
+
+
+class Inputs(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+      source: random access to the training records.
+      tokenizer: of the run, from the workdir once it is there.
+      image: preprocessing of its pictures.
+      context_length: tokens a text may have.
+    """
+
+    source: Sequence[dict[str, Any]]
+    tokenizer: Tokenizer
+    image: ImageSpec
+    context_length: int
+
+    def encoders(self, method: Method, mesh: Mesh) -> Encoders:
+        """The method's encoders with this run's way of reading pictures and texts."""
+        return make_encoders(
+            method,
+            tokenizer=self.tokenizer,
+            image=self.image,
+            context_length=self.context_length,
+            mesh=mesh,
+        )
+
+
+def build_inputs(data: Section, workdir: pathlib.Path) -> Inputs:
+    """Opens the training source, and trains or loads the tokenizer; both descriptions are left in the workdir."""
+    source = build_source(**data.train.read_all())
+    image = call(ImageSpec, data.image)
+    (workdir / "image.json").write_text(image.to_json(), encoding="utf-8")
+    path = workdir / "tokenizer.json"
+    if path.exists():
+        tokenizer = Tokenizer.load(path)
+        data.tokenizer.read_all()
+    else:
+        tokenizer = call(_tokenizer, data.tokenizer, source)
+        tokenizer.save(path)
+    return Inputs(source, tokenizer, image, data.context_length)
+
+
+def training_batches(inputs: Inputs, data: Section, *, batch_size: int, seed: int) -> Any:
+    """This host's part of the run's endless stream of batches: an iterator with `get_state`, `set_state`, `close`."""
+    read_elsewhere = ("train", "image", "tokenizer", "context_length")
+    settings = {name: data[name] for name in data if name not in read_elsewhere}
+    return call(
+        train_batches,
+        settings,
+        inputs.source,
+        batch_size=batch_size,
+        image=inputs.image,
+        tokenizer=inputs.tokenizer,
+        context_length=inputs.context_length,
+        seed=seed,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+
+
+def _tokenizer(
+    source: Sequence[dict[str, Any]],
+    *,
+    file: str | None = None,
+    vocab_size: int = 1024,
+    corpus_size: int = 4096,
+) -> Tokenizer:
+    """A tokenizer from a file, or a byte-level BPE trained on the captions of the first records."""
+    if file is not None:
+        if not pathlib.Path(file).is_file():
+            raise ConfigError(f"config.data.tokenizer.file: no such file {file}")
+        return Tokenizer.load(file)
+    return train_bpe(_captions(source, corpus_size), vocab_size=vocab_size)
+
+
+def _captions(source: Sequence[dict[str, Any]], count: int) -> Iterator[str]:
+    """Captions of the first records; unreadable ones are the pipeline's to count and report."""
+    for index in range(min(count, len(source))):
+        with contextlib.suppress(CorruptRecordError):
+            yield from source[index]["captions"]
