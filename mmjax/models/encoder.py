@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
             run = nn.scan(
                 body,
-                variable_axes={"params": 0},
+                variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=nn.broadcast,
                 length=self.num_layers,

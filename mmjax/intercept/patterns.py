@@ -1,0 +1,73 @@
+"""Addresses of values inside a model, `<module path>[:<port>]`, and the patterns that match them.
+
+`image/encoder/block_3/attn` is what the module returns and `image/encoder/block_3/attn:in` its first argument;
+`text/token_embedding:attend` and `text/token_embedding:attend:in` are those of its method `attend`. A pattern is a glob
+over paths, its port is literal: `**` matches no inputs, `**:in` nothing else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mmjax.paths import MatchReport, match, matches
+
+
+def port(method: str, side: str = "") -> str:
+    """The port of a method's output (`side` "") or first argument (`side` "in").
+
+    >>> port("__call__"), port("__call__", "in"), port("attend", "in")
+    ('', 'in', 'attend:in')
+    """
+    return ":".join(part for part in (method.replace("__call__", ""), side) if part)
+
+
+def methods(patterns: Iterable[str]) -> frozenset[str]:
+    """The methods that the patterns are about.
+
+    >>> sorted(methods(["image/**:in", "**/token_embedding:attend"]))
+    ['__call__', 'attend']
+    """
+    return frozenset(_split(pattern)[1].removesuffix("in").removesuffix(":") or "__call__" for pattern in patterns)
+
+
+def address(path: str, port: str) -> str:
+    """The address of a port of the module at `path`."""
+    return f"{path}:{port}" if port else path
+
+
+def matches_address(address: str, pattern: str) -> bool:
+    """Whether `pattern` matches `address`.
+
+    >>> matches_address("encoder/mlp:in", "encoder/*:in"), matches_address("encoder/mlp:in", "encoder/*")
+    (True, False)
+    """
+    path, port = _split(address)
+    glob, wanted = _split(pattern)
+    return port == wanted and matches(path, glob)
+
+
+def match_addresses(visited: Mapping[str, Iterable[str]], patterns: Sequence[str]) -> MatchReport:
+    """What each pattern matches.
+
+    Args:
+      visited: for each port, the paths of the modules that were called.
+      patterns: patterns of addresses.
+
+    Returns:
+      The report; its paths are addresses.
+
+    Raises:
+      NoMatchError: a pattern matches nothing.
+    """
+    globs: dict[str, list[str]] = {}
+    for glob, port in map(_split, patterns):
+        globs.setdefault(port, []).append(glob)
+    reports = {port: match(visited.get(port, ()), globs[port]) for port in globs}
+    found = {}
+    for pattern in patterns:
+        glob, port = _split(pattern)
+        found[pattern] = tuple(address(path, port) for path in reports[port].matches[glob])
+    return MatchReport(found, sum(report.total for report in reports.values()))
+
+
+def _split(address: str) -> tuple[str, str]:
+    path, _, port = address.partition(":")
+    return path, port

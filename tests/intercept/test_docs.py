@@ -1,0 +1,18 @@
+import doctest
+import pathlib
+
+import mmjax.intercept
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "intercept.md"
+
+
+def test_examples_run():
+    result = doctest.testfile(str(PAGE), module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert result.attempted > 20
+    assert result.failed == 0
+
+
+def test_every_public_function_is_on_the_page():
+    page = PAGE.read_text()
+    assert [name for name in ("tap", "edit", "match_report", "module_paths") if f"`{name}(" not in page] == []
+    assert set(mmjax.intercept.__all__) == {"Call", "ModuleInfo", "edit", "match_report", "module_paths", "tap"}
