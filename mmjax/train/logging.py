@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
@@ -82,11 +81,6 @@ class ProgressLine:
             self._bar.update(self._task, completed=step, text=text)
         else:
             print(f"step {step}/{self._total}  {text}", flush=True)
-
-    def say(self, text: str) -> None:
-        """Prints a line without breaking the bar."""
-        console = self._bar.console if self._bar is not None else Console(highlight=False, soft_wrap=True)
-        console.print(text, markup=False)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
