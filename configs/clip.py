@@ -25,7 +25,7 @@ def get_config(variant: str = "shapes") -> ConfigDict:
 
 def shapes() -> dict:
     """Two small towers on the procedural source."""
-    things = {"name": "shapes", "split": "test", "kinds": {"single": 1.0, "count": 1.0}, "unique": False}
+    things = {"name": "shapes", "split": "test", "kinds": {"single": 1.0}, "unique": False, "num_records": 1000}
     return {
         "seed": 0,
         "batch_size": 256,
@@ -33,11 +33,15 @@ def shapes() -> dict:
         "accumulate": 1,
         "accumulate_exactly": True,
         "ema_decay": placeholder(float),
-        "mesh": {"data": -1},
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
         "method": {"name": "clip", "loss": "softmax"},
         "model": {
             "preset": "tiny/8",
-            "image": {"width": 96, "num_layers": 3, "num_heads": 3, "output_dim": 96},
+            "dtype": "float32",
+            "remat": "none",
+            "scan": False,
+            "attention": "einsum",
+            "image": {"width": 96, "num_layers": 3, "num_heads": 3, "output_dim": 96, "patch_dropout": 0.0},
             "text": {"width": 96, "num_layers": 2, "num_heads": 3, "output_dim": 96},
         },
         "data": {
@@ -45,6 +49,8 @@ def shapes() -> dict:
             "image": {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)},
             "tokenizer": {"vocab_size": 512, "corpus_size": 2048},
             "context_length": 18,
+            "buckets": placeholder(tuple),
+            "group_by_length": False,
             "num_workers": 0,
         },
         "optimizer": {
@@ -58,8 +64,9 @@ def shapes() -> dict:
         "checkpoint": {"every_steps": 200, "keep": 2},
         "log": {"every": 20, "tensorboard": True},
         "evals": {
-            "retrieval": {"data": {"name": "shapes", "split": "test", "num_records": 1000}},
-            "zero_shot": {"data": things},
+            "retrieval": {"every": 100, "data": {"name": "shapes", "split": "test", "num_records": 1000}},
+            "zero_shot": {"data": {**things, "label": "colour"}},
+            "zero_shot_shape": {"kind": "zero_shot", "data": {**things, "label": "shape"}},
         },
     }
 

@@ -1,5 +1,6 @@
 """Sources, transforms, tokenizers and pipelines: from records to batches of NumPy arrays."""
 
+from mmjax.data.bank import FeatureBank, StaleBankError
 from mmjax.data.batching import ArraySpec, Batch, TooManyBadRecordsError
 from mmjax.data.evaluation import caption_batches, image_batches
 from mmjax.data.examples import choose_caption
@@ -20,8 +21,10 @@ __all__ = [
     "BatchIterator",
     "CorruptRecordError",
     "Draws",
+    "FeatureBank",
     "ImageSpec",
     "RecordSource",
+    "StaleBankError",
     "Tokenizer",
     "TooManyBadRecordsError",
     "caption_batches",

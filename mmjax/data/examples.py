@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmjax.data.bank import FeatureBank, record_key
 from mmjax.data.images import decode_image
 from mmjax.data.order import PADDING, Order
 from mmjax.data.randomness import Draws
@@ -21,8 +22,8 @@ class Chunk(NamedTuple):
 
     Attributes:
       fields: by name, each `[N, ...]`: `index` and `mask`, and as far as they are read `image` (uint8),
-        `text` (at full length), `length` (tokens of each text) and `label`. The rows of bad records and of
-        padding hold nothing, their mask is False.
+        `text` (at full length), `length` (tokens of each text), `label`, `<name>_features` and `key`. The rows
+        of bad records and of padding hold nothing, their mask is False.
       errors: row, place and reason of each bad record.
     """
 
@@ -41,6 +42,9 @@ class ExampleReader(NamedTuple):
       context_length: tokens of a text.
       caption_weights: see `choose_caption`.
       labels: whether the records have labels.
+      banks: by name, embeddings to read as `<name>_features`.
+      view_epochs: epochs after which random numbers repeat; None = never.
+      keys: whether to read `key`, the `record_key` of each record.
     """
 
     source: Any
@@ -50,6 +54,9 @@ class ExampleReader(NamedTuple):
     context_length: int
     caption_weights: Sequence[float] | None
     labels: bool
+    banks: Mapping[str, FeatureBank] = {}
+    view_epochs: int | None = None
+    keys: bool = False
 
     def read(self, positions: Sequence[int]) -> Chunk:
         """The examples at these positions of the stream."""
@@ -60,11 +67,14 @@ class ExampleReader(NamedTuple):
             fields["image"] = np.zeros((count, size, size, 3), np.uint8)
         if self.labels:
             fields["label"] = np.zeros(count, np.int32)
+        epochs, keys = np.zeros(count, np.int64), np.zeros(count, np.uint64)
         captions = [""] * count
         errors = []
         for row, position in enumerate(positions):
             epoch, index = self.order.locate(position)
-            fields["index"][row] = index
+            if self.view_epochs:
+                epoch %= self.view_epochs
+            fields["index"][row], epochs[row] = index, epoch
             if index == PADDING:
                 continue
             where = locate(self.source, index)
@@ -77,14 +87,33 @@ class ExampleReader(NamedTuple):
             except Exception as error:
                 error.add_note(f"while reading {where}")
                 raise
+            if self.keys or self.banks:
+                keys[row] = record_key(record)
             captions[row] = example.pop("caption", "")
             for name, value in example.items():
                 fields[name][row] = value
             fields["mask"][row] = True
+        if self.keys:
+            fields["key"] = keys
+        for name, bank in self.banks.items():
+            fields[f"{name}_features"], missing = self._from_bank(bank, fields, epochs, keys)
+            errors += missing
         if self.tokenizer:
             fields["text"], present = self.tokenizer.encode(captions, length=self.context_length)
             fields["length"] = present.sum(axis=1, dtype=np.int32) * fields["mask"]
         return Chunk(fields, tuple(errors))
+
+    def _from_bank(
+        self, bank: FeatureBank, fields: Mapping[str, np.ndarray], epochs: np.ndarray, keys: np.ndarray
+    ) -> tuple[np.ndarray, list[tuple[int, str, str]]]:
+        """The rows of the records read so far; a record without one is bad from here on."""
+        mask, index = fields["mask"], fields["index"]
+        read = np.flatnonzero(mask)
+        features = np.zeros((len(mask), bank.info.dim), np.float32)
+        features[read], mask[read] = bank.lookup(index[read], epochs[read])
+        bank.check_keys(index[mask], keys[mask])
+        reason = f"has no row in the feature bank {bank.folder}: it could not be read when that was written"
+        return features, [(row, locate(self.source, index[row]), reason) for row in read[~mask[read]]]
 
     def _example(self, record: Mapping[str, Any], draws: Draws, where: str) -> dict[str, Any]:
         example: dict[str, Any] = {}

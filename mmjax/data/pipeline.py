@@ -1,16 +1,19 @@
 """The stream of training batches: deterministic, exact after a restart, equal for any number of workers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmjax.data.bank import FeatureBank
 from mmjax.data.batching import Batcher
 from mmjax.data.buckets import check_buckets
 from mmjax.data.examples import ExampleReader, probe
 from mmjax.data.image_spec import ImageSpec
 from mmjax.data.iterator import BatchIterator
 from mmjax.data.order import make_order
+from mmjax.data.records import without_images
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.data.transforms import TransformConfig, compose
+from mmjax.data.views import check_banks
 
 
 def train_batches(
@@ -21,6 +24,8 @@ def train_batches(
     tokenizer: Tokenizer | None,
     context_length: int = 77,
     seed: int = 0,
+    features: Mapping[str, FeatureBank] | None = None,
+    view_epochs: int | None = None,
     transforms: Sequence[TransformConfig] = (),
     caption_weights: Sequence[float] | None = None,
     shuffle: bool = True,
@@ -51,6 +56,10 @@ def train_batches(
       tokenizer: of the captions; None leaves them out.
       context_length: most tokens of a text.
       seed: of order, transforms and choice of captions.
+      features: banks of embeddings by name, each read as `<name>_features`. One named "image" stands in for the
+        pictures, which are then not even decoded, one named "text" for the texts.
+      view_epochs: epochs after which the random numbers of transforms and captions repeat, such as the number of
+        epochs in a bank; None = never.
       transforms: random transforms, see `compose`.
       caption_weights: of a record's first, second, ... caption, see `choose_caption`; all alike by default.
       shuffle: whether each epoch has an order of its own.
@@ -71,11 +80,12 @@ def train_batches(
 
     Returns:
       The iterator. A batch is a dict of `index` int64 `[B]` and, as far as they are read, `image` float32
-      `[B, H, W, 3]`, `text` int32 `[B, T]`, `text_mask` bool `[B, T]`, `label` int32 `[B]`, and with "pad"
-      `mask` bool `[B]`.
+      `[B, H, W, 3]`, `text` int32 `[B, T]`, `text_mask` bool `[B, T]`, `label` int32 `[B]`, `<name>_features`
+      float32 `[B, D]`, and with "pad" `mask` bool `[B]`.
 
     Raises:
       ValueError: a setting is wrong or the source lacks a field; the message gives the fix.
+      StaleBankError: a bank is of other records or views; from the iterator too.
       TooManyBadRecordsError: from the iterator.
 
     >>> import mmjax.data
@@ -90,6 +100,8 @@ def train_batches(
     for name, number in (("num_workers", num_workers), ("num_threads", num_threads), ("prefetch", prefetch)):
         if number < 0:
             raise ValueError(f"{name} is {number}, expected 0 or more")
+    if view_epochs is not None and view_epochs < 1:
+        raise ValueError(f"view_epochs is {view_epochs}, expected 1 or more, or None")
     if caption_weights is not None and not (
         len(caption_weights) and caption_weights[0] > 0 and min(caption_weights) >= 0
     ):
@@ -99,6 +111,22 @@ def train_batches(
             "buckets with several processes: their texts could differ in length within one step; leave buckets out"
         )
     order = make_order(len(source), batch_size=batch_size, seed=seed, shuffle=shuffle, remainder=remainder, shard=shard)
+    banks = dict(features or {})
+    check_banks(
+        banks,
+        records=len(source),
+        epochs=view_epochs or epochs,
+        image=image,
+        transforms=transforms,
+        tokenizer=tokenizer,
+        context_length=context_length,
+        caption_weights=caption_weights,
+        seed=seed,
+    )
+    if "image" in banks:
+        source, image = without_images(source), None
+    if "text" in banks:
+        tokenizer = None
     fields = probe(source, image=image is not None, captions=tokenizer is not None)
     reader = ExampleReader(
         source=source,
@@ -108,6 +136,8 @@ def train_batches(
         context_length=context_length,
         caption_weights=caption_weights,
         labels="label" in fields,
+        banks=banks,
+        view_epochs=view_epochs,
     )
     batcher = Batcher(
         reader,
@@ -128,5 +158,6 @@ def train_batches(
         "remainder": remainder,
         "shard": list(shard),
         "buckets": list(buckets) if buckets and group_by_length else None,
+        "view_epochs": view_epochs,
     }
     return BatchIterator(batcher, prefetch=prefetch, stream=stream)

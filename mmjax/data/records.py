@@ -92,6 +92,15 @@ def is_synthetic(source: Any) -> bool:
     return bool(getattr(source, "synthetic", False))
 
 
+def without_images(source: Any) -> Any:
+    """The source without its pictures, if it can spare itself the work (a method `without_images`), else the source.
+
+    >>> without_images([{"captions": ["a dog"]}])
+    [{'captions': ['a dog']}]
+    """
+    return source.without_images() if hasattr(source, "without_images") else source
+
+
 def locate(source: Any, index: int) -> str:
     """The place of a record of any source, for messages.
 

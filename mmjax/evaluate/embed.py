@@ -56,7 +56,11 @@ def make_encoders(
     batch_size: int = 256,
 ) -> Encoders:
     """Compiles the encoders of a method, each once for all calls."""
-    functions = {modality: jax.jit(function) for modality, function in method.encoders.items()}
+    # Embeddings are gathered, so that every process has all of them.
+    functions = {
+        modality: jax.jit(parallel.by_examples(function, mesh), out_shardings=parallel.replicated(mesh))
+        for modality, function in method.encoders.items()
+    }
     return Encoders(functions, tokenizer, image, context_length, mesh, batch_size)
 
 
@@ -84,9 +88,10 @@ def _encode(
     encoders: Encoders, modality: str, params: Params, batches: Iterable[Batch], *, keep: Sequence[str]
 ) -> dict[str, np.ndarray]:
     columns: dict[str, list[np.ndarray]] = {}
+    params = parallel.on_mesh(params, encoders.mesh)
     for batch in batches:
         valid = np.asarray(batch["mask"])
-        embeds = encoders.functions[modality](params, parallel.put_batch(batch, encoders.mesh))
+        embeds = encoders.functions[modality](params, parallel.put_shared_batch(batch, encoders.mesh))
         columns.setdefault("embeds", []).append(np.asarray(embeds, np.float32)[valid])
         for name in keep:
             if name in batch:

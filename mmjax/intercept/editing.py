@@ -56,7 +56,7 @@ def edit(apply: Callable[..., Any], edits: Mapping[str, Callable[[Any, Call], An
                 if needed.run is not run:
                     raise
                 return False, None
-            match_addresses(run.visited, tuple(edits))
+            match_addresses(run.visited, tuple(edits), absent=run.absent)
             return True, output
 
         done, output = attempt(None)

@@ -7,7 +7,7 @@ over paths, its port is literal: `**` matches no inputs, `**:in` nothing else.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mmjax.paths import MatchReport, match, matches
+from mmjax.paths import MatchReport, NoMatchError, match, matches
 
 
 def port(method: str, side: str = "") -> str:
@@ -44,22 +44,30 @@ def matches_address(address: str, pattern: str) -> bool:
     return port == wanted and matches(path, glob)
 
 
-def match_addresses(visited: Mapping[str, Iterable[str]], patterns: Sequence[str]) -> MatchReport:
+def match_addresses(
+    visited: Mapping[str, Iterable[str]], patterns: Sequence[str], *, absent: Mapping[str, str] | None = None
+) -> MatchReport:
     """What each pattern matches.
 
     Args:
       visited: for each port, the paths of the modules that were called.
       patterns: patterns of addresses.
+      absent: path -> reason, of places that have no value here.
 
     Returns:
       The report; its paths are addresses.
 
     Raises:
-      NoMatchError: a pattern matches nothing.
+      NoMatchError: a pattern matches nothing, or nothing but what is absent.
     """
     globs: dict[str, list[str]] = {}
     for glob, port in map(_split, patterns):
         globs.setdefault(port, []).append(glob)
+    for pattern in patterns:
+        glob, port = _split(pattern)
+        missing = [path for path in absent or {} if matches(path, glob)]
+        if absent and missing and not any(matches(path, glob) for path in visited.get(port, ())):
+            raise NoMatchError(f"{pattern!r} matches only what is absent here, {missing[0]!r}: {absent[missing[0]]}")
     reports = {port: match(visited.get(port, ()), globs[port]) for port in globs}
     found = {}
     for pattern in patterns:

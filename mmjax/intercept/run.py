@@ -56,6 +56,7 @@ class Run:
 
     Attributes:
       visited: for each port, the paths of the modules called, in order.
+      absent: path of each place that has no value here -> why, from its method `absent` (`mmjax.models.Site`).
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Run:
           stacks: site of each lifted transformation -> shape of its stack, () where nothing is stacked; None = unknown.
         """
         self.visited: dict[str, dict[str, None]] = {}
+        self.absent: dict[str, str] = {}
         self._visit = visit
         self._methods = frozenset(methods)
         self._writable = writable
@@ -146,6 +148,8 @@ class Run:
         if self not in _active.get() or module.scope is None:
             return next_fun(*args, **kwargs)
         with self._enter(module, method, module.scope.root) as is_whole:
+            if method == "absent":
+                self.absent["/".join(module.path)] = args[0]
             if not is_whole or method not in self._methods:
                 return next_fun(*args, **kwargs)
             self._check_visible(module.scope.root)

@@ -33,11 +33,13 @@ class Survey(NamedTuple):
       modules: the modules called, by path.
       visited: for each port, the paths of the modules called.
       stacks: site of each lifted transformation that carries `intermediates` -> shape of its stack.
+      absent: places without a value -> why.
     """
 
     modules: dict[str, ModuleInfo]
     visited: Mapping[str, Iterable[str]]
     stacks: Mapping[str, tuple[int, ...]]
+    absent: Mapping[str, str]
 
 
 def module_paths(apply: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, ModuleInfo]:
@@ -83,7 +85,8 @@ def match_report(apply: Callable[..., Any], patterns: str | Sequence[str], *args
     {'layers_*': 2, 'layers_1:in': 1}
     """
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    return match_addresses(survey(apply, args, kwargs, methods=methods(patterns)).visited, patterns)
+    found = survey(apply, args, kwargs, methods=methods(patterns))
+    return match_addresses(found.visited, patterns, absent=found.absent)
 
 
 def survey(
@@ -96,7 +99,7 @@ def survey(
     """Traces `apply` on abstract values, the runs around it paused, and notes what is called."""
     seen: dict[str, tuple[str, Any, str | None]] = {}
     leaves, structure = jax.tree.flatten((args, kwargs))
-    found = Survey({}, {}, {})
+    found = Survey({}, {}, {}, {})
 
     def visit(run: Run, address: str, value: Any, call: Call) -> Any:
         run.measure_stack()
@@ -115,7 +118,7 @@ def survey(
             path: ModuleInfo(type, output, () if site is None else stacks.get(site))
             for path, (type, output, site) in seen.items()
         }
-        found = Survey(modules, run.visited, stacks)
+        found = Survey(modules, run.visited, stacks, run.absent)
 
     with paused():
         jax.eval_shape(trace, [leaf if _is_array(leaf) else None for leaf in leaves])

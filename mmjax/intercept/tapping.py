@@ -50,7 +50,7 @@ def tap(apply: Callable[..., Any], patterns: str | Sequence[str]) -> Callable[..
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         run = Run(visit, methods=methods(patterns), writable=True)
         output = run(apply, args, kwargs)
-        match_addresses(run.visited, patterns)
+        match_addresses(run.visited, patterns, absent=run.absent)
         numbered = ((address, i, value) for address, values in run.kept.items() for i, value in enumerate(values))
         return output, {f"{address}#{i}" if i else address: value for address, i, value in numbered}
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from mmjax._checks import check_choice
 from mmjax.models.layers import Dense
 from mmjax.models.site import Site
-from mmjax.ops.attention import attend, attention_probabilities
+from mmjax.ops.attention import attend, attention_probabilities, fused_attention, has_flash_attention
 
 
 class Attention(nn.Module):
@@ -19,12 +20,15 @@ class Attention(nn.Module):
     Attributes:
       num_heads: number of heads; divides the width of the queries.
       out_scale: multiplier of the initial standard deviation D^-1/2 of `out`.
+      attention: "einsum" = two products with the probabilities between them; "fused" = `fused_attention`, which has no
+        `probs`; "auto" = fused where `has_flash_attention`, else einsum.
       dtype: of the computation (the softmax is float32 always); None = that of the inputs and parameters.
       param_dtype: of the parameters.
     """
 
     num_heads: int
     out_scale: float = 1.0
+    attention: str = "einsum"
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
@@ -41,8 +45,9 @@ class Attention(nn.Module):
           `[B, Q, D]`.
 
         Raises:
-          ValueError: the width is not divisible by the number of heads.
+          ValueError: the width is not divisible by the number of heads, or `attention` is unknown.
         """
+        check_choice("Attention", "attention", self.attention, ("einsum", "fused", "auto"))
         width = q_in.shape[-1]
         if width % self.num_heads:
             raise ValueError(f"Attention: width {width} is not divisible by num_heads {self.num_heads}")
@@ -57,6 +62,12 @@ class Attention(nn.Module):
             return x.reshape(*x.shape[:-1], self.num_heads, width // self.num_heads).swapaxes(1, 2)
 
         query, key, value = heads("query", q_in), heads("key", kv_in), heads("value", kv_in)
-        probabilities = Site(name="probs")(attention_probabilities(query, key, mask=mask))
-        attended = Site(name="heads")(attend(probabilities, value))
+        probs = Site(name="probs")
+        fused = self.attention == "fused" or (self.attention == "auto" and has_flash_attention(query, key, mask=mask))
+        if fused:
+            probs.absent(f"attention={self.attention!r} never holds the probabilities; set attention='einsum'")
+            attended = fused_attention(query, key, value, mask=mask)
+        else:
+            attended = attend(probs(attention_probabilities(query, key, mask=mask)), value)
+        attended = Site(name="heads")(attended)
         return dense("out", self.out_scale)(attended.swapaxes(1, 2).reshape(q_in.shape))

@@ -19,7 +19,7 @@ class Block(nn.Module):
     `gamma_1`, `gamma_2` `[D]`, which multiply the two branches.
 
     Attributes:
-      num_heads: attention heads.
+      num_heads, attention: see `Attention`.
       mlp_ratio: hidden width of the MLP over D.
       act: activation of the MLP, see `Mlp`.
       layer_scale: initial value of the gammas; None = no gammas.
@@ -37,6 +37,7 @@ class Block(nn.Module):
     dropout_rate: float = 0.0
     out_scale: float = 1.0
     ln_eps: float = 1e-5
+    attention: str = "einsum"
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
@@ -54,7 +55,8 @@ class Block(nn.Module):
                 branch = branch * gamma.astype(branch.dtype)
             return x + dropout(branch)
 
-        attn = Attention(self.num_heads, out_scale=self.out_scale, name="attn", **dtypes)
+        settings = {"out_scale": self.out_scale, "attention": self.attention}
+        attn = Attention(self.num_heads, name="attn", **settings, **dtypes)
         mlp = Mlp(round(self.mlp_ratio * width), self.act, out_scale=self.out_scale, name="mlp", **dtypes)
         x = add(x, attn(norm(name="ln_1")(x), mask=mask), "gamma_1")
         return add(x, mlp(norm(name="ln_2")(x)), "gamma_2")
@@ -66,7 +68,7 @@ class CrossAttentionBlock(nn.Module):
     Parameters: those of `Block` and `ln_context`.
 
     Attributes:
-      num_heads: attention heads.
+      num_heads, attention: see `Attention`.
       mlp_ratio: hidden width of the MLP over D.
       act: activation of the MLP, see `Mlp`.
       dtype: of the computation (softmax and norms are float32); None = that of the inputs and parameters.
@@ -80,6 +82,7 @@ class CrossAttentionBlock(nn.Module):
     num_heads: int
     mlp_ratio: float = 4.0
     act: str = "gelu"
+    attention: str = "einsum"
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
@@ -88,7 +91,7 @@ class CrossAttentionBlock(nn.Module):
         """`tokens` `[B, T, D]`, `context` `[B, S, C]` -> `[B, T, D]`."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = functools.partial(LayerNorm, **dtypes)
-        attn = Attention(self.num_heads, name="attn", **dtypes)
+        attn = Attention(self.num_heads, attention=self.attention, name="attn", **dtypes)
         mlp = Mlp(round(self.mlp_ratio * tokens.shape[-1]), self.act, name="mlp", **dtypes)
         x = tokens + attn(norm(name="ln_1")(tokens), norm(name="ln_context")(context))
         return x + mlp(norm(name="ln_2")(x))

@@ -26,7 +26,7 @@ class Encoder(nn.Module):
 
     Attributes:
       num_layers: L.
-      num_heads, mlp_ratio, act, layer_scale, dropout_rate, ln_eps, dtype, param_dtype: see `Block`.
+      num_heads, mlp_ratio, act, layer_scale, dropout_rate, ln_eps, attention, dtype, param_dtype: see `Block`.
       scan: whether the layers are scanned.
       remat: what the backward pass recomputes: "none"; "full" = all of a block; "dots" = all but matrix products;
         "dots_no_batch" = all but products with parameters.
@@ -39,6 +39,7 @@ class Encoder(nn.Module):
     layer_scale: float | None = None
     dropout_rate: float = 0.0
     ln_eps: float = 1e-5
+    attention: str = "einsum"
     scan: bool = False
     remat: str = "none"
     dtype: DTypeLike | None = None
@@ -72,6 +73,7 @@ class Encoder(nn.Module):
             "dropout_rate": self.dropout_rate,
             "out_scale": (2 * self.num_layers) ** -0.5,
             "ln_eps": self.ln_eps,
+            "attention": self.attention,
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }

@@ -20,7 +20,7 @@ class AttentionalPooler(nn.Module):
     Attributes:
       num_queries: number of tokens that come out.
       features: their width.
-      num_heads: attention heads.
+      num_heads, attention: see `Attention`.
       dtype: of the computation (softmax and norms are float32); None = that of the inputs and parameters.
       param_dtype: of the parameters.
 
@@ -32,6 +32,7 @@ class AttentionalPooler(nn.Module):
     num_queries: int
     features: int
     num_heads: int = 8
+    attention: str = "einsum"
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
@@ -43,7 +44,9 @@ class AttentionalPooler(nn.Module):
         shape = (self.num_queries, self.features)
         queries = self.param("queries", nn.initializers.normal(1.0), shape, self.param_dtype)
         queries = jnp.broadcast_to(norm(name="ln_q")(queries), (tokens.shape[0], *shape))
-        return Attention(self.num_heads, name="attn", **dtypes)(queries, norm(name="ln_k")(tokens))
+        return Attention(self.num_heads, attention=self.attention, name="attn", **dtypes)(
+            queries, norm(name="ln_k")(tokens)
+        )
 
 
 class MapHead(nn.Module):
@@ -52,7 +55,7 @@ class MapHead(nn.Module):
     Parameters `probe` `[D]`, `attn/{query,key,value,out}`, `ln`, `mlp/{fc1,fc2}`.
 
     Attributes:
-      num_heads, mlp_ratio, act, ln_eps, dtype, param_dtype: see `Block`.
+      num_heads, mlp_ratio, act, ln_eps, attention, dtype, param_dtype: see `Block`.
 
     Reference:
       Zhai et al., "Scaling Vision Transformers", CVPR 2022, section 3.2.
@@ -62,6 +65,7 @@ class MapHead(nn.Module):
     mlp_ratio: float = 4.0
     act: str = "gelu"
     ln_eps: float = 1e-5
+    attention: str = "einsum"
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
@@ -72,6 +76,6 @@ class MapHead(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         probe = self.param("probe", nn.initializers.normal(width**-0.5), (width,), self.param_dtype)
         probe = jnp.broadcast_to(probe, (tokens.shape[0], 1, width))
-        x = Attention(self.num_heads, name="attn", **dtypes)(probe, tokens)[:, 0]
+        x = Attention(self.num_heads, attention=self.attention, name="attn", **dtypes)(probe, tokens)[:, 0]
         norm = LayerNorm(self.ln_eps, name="ln", **dtypes)
         return x + Mlp(round(self.mlp_ratio * width), self.act, name="mlp", **dtypes)(norm(x))

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from mmjax.models.dual_encoder import DualEncoder
 from mmjax.models.text import TextTransformer
 from mmjax.models.vision import VisionTransformer
@@ -81,6 +83,10 @@ def build_dual_encoder(
     init_scale: float | None = None,
     use_bias: bool | None = None,
     init_bias: float | None = None,
+    dtype: str | None = None,
+    remat: str | None = None,
+    scan: bool | None = None,
+    attention: str | None = None,
 ) -> DualEncoder:
     """The dual encoder of a preset, with overrides.
 
@@ -89,22 +95,27 @@ def build_dual_encoder(
       image: fields of `VisionTransformer` that differ from the preset.
       text: fields of `TextTransformer` that differ from the preset; `vocab_size` is the tokenizer's.
       init_scale, use_bias, init_bias: fields of `DualEncoder`; None = the preset's.
+      dtype, remat, scan, attention: fields of both towers, where `image` and `text` do not say otherwise. With dtype
+        "bfloat16" the towers compute in it; parameters, norms, softmaxes and the loss stay float32.
 
     Returns:
       The module.
 
     Raises:
-      ValueError: no such preset or field, or the towers' embeddings differ in width.
+      ValueError: no such preset, field or dtype, or the towers' embeddings differ in width.
 
-    >>> build_dual_encoder("tiny/8", text={"vocab_size": 300}).text.vocab_size
-    300
+    >>> model = build_dual_encoder("tiny/8", text={"vocab_size": 300, "remat": "dots"}, dtype="bfloat16", remat="full")
+    >>> model.image.remat, model.text.remat, model.text.vocab_size
+    ('full', 'dots', 300)
     """
     if preset not in PRESETS:
         raise ValueError(f"build_dual_encoder: no preset {preset!r}; {suggestion(preset, PRESETS)}")
     base = PRESETS[preset]
+    both = {"dtype": dtype, "remat": remat, "scan": scan, "attention": attention}
+    both = {name: value for name, value in both.items() if value is not None}
     towers = {
-        "image": VisionTransformer(**_override("image", VisionTransformer, base.image, image or {})),
-        "text": TextTransformer(**_override("text", TextTransformer, base.text, text or {})),
+        "image": VisionTransformer(**_override("image", VisionTransformer, {**base.image, **both}, image or {})),
+        "text": TextTransformer(**_override("text", TextTransformer, {**base.text, **both}, text or {})),
     }
     widths = {name: tower.width if tower.output_dim is None else tower.output_dim for name, tower in towers.items()}
     if widths["image"] != widths["text"]:
@@ -125,4 +136,20 @@ def _override(tower: str, module: type, base: Mapping[str, Any], changes: Mappin
     for name in changes:
         if name not in fields:
             raise ValueError(f"build_dual_encoder: {tower} has no setting {name!r}; {suggestion(name, fields)}")
-    return {**base, **changes}
+    settings = {**base, **changes}
+    for name in {"dtype", "param_dtype"} & settings.keys():
+        settings[name] = _dtype(tower, name, settings[name])
+    return settings
+
+
+def _dtype(tower: str, name: str, value: Any) -> jnp.dtype | None:
+    """A floating dtype by its name, as configs have it."""
+    try:
+        dtype = None if value is None else jnp.dtype(value)
+    except TypeError:
+        dtype = jnp.dtype(bool)
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"build_dual_encoder: {tower}.{name} is {value!r}, expected a floating dtype such as 'bfloat16'"
+        )
+    return dtype

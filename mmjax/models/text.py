@@ -26,7 +26,7 @@ class TextTransformer(nn.Module):
       vocab_size: V.
       context_length: longest text in tokens.
       width: D.
-      num_layers, num_heads, mlp_ratio, act, dropout_rate, ln_eps, scan, remat: see `Encoder`.
+      num_layers, num_heads, mlp_ratio, act, dropout_rate, ln_eps, attention, scan, remat: see `Encoder`.
       output_dim: width of the embedding; None = no projection, D.
       pool: "argmax" = the token with the largest id, "eos" = the first `eos_id`, "first", "last", "mean"; padding that
         `text_mask` names is passed over.
@@ -55,6 +55,7 @@ class TextTransformer(nn.Module):
     proj_bias: bool = False
     dropout_rate: float = 0.0
     ln_eps: float = 1e-5
+    attention: str = "einsum"
     scan: bool = False
     remat: str = "none"
     dtype: DTypeLike | None = None
@@ -95,6 +96,7 @@ class TextTransformer(nn.Module):
             act=self.act,
             dropout_rate=self.dropout_rate,
             ln_eps=self.ln_eps,
+            attention=self.attention,
             scan=self.scan,
             remat=self.remat,
             name="encoder",

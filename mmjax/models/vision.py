@@ -12,6 +12,7 @@ from mmjax.models.encoder import Encoder
 from mmjax.models.layers import Dense, LayerNorm, PatchEmbed
 from mmjax.models.pooling import MapHead
 from mmjax.ops.positions import resize_positions, sincos_position_2d
+from mmjax.ops.token_dropping import drop_tokens
 
 
 class VisionTransformer(nn.Module):
@@ -30,7 +31,7 @@ class VisionTransformer(nn.Module):
     Attributes:
       patch_size: side p of a patch in pixels.
       width: D.
-      num_layers, num_heads, mlp_ratio, act, layer_scale, dropout_rate, ln_eps, scan, remat: see `Encoder`.
+      num_layers, num_heads, mlp_ratio, act, layer_scale, dropout_rate, ln_eps, attention, scan, remat: see `Encoder`.
       output_dim: width of the embedding; None = no projection, D.
       pool: "tok" = class token, "avg" = mean of the patches, "map" = `MapHead` of the patches, "none" = all
         patches.
@@ -41,6 +42,8 @@ class VisionTransformer(nn.Module):
         another size. None = the size of the images at initialisation, and no other.
       pre_norm: whether `ln_pre` stands before the blocks.
       patch_bias, proj_bias: whether the patch embedding, the projection have a bias.
+      patch_dropout: share of the patches that training leaves out, in [0, 1): another choice for each example and step,
+        round((1 - patch_dropout) N) stay and cost; class token and registers always do.
       dtype: of the computation (softmax and norms are float32); None = that of the inputs and parameters.
       param_dtype: of the parameters.
 
@@ -48,7 +51,8 @@ class VisionTransformer(nn.Module):
       Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, section 3.1; Radford et al., "Learning
       Transferable Visual Models From Natural Language Supervision", ICML 2021; mlfoundations/open_clip at 89fb801.
       Attention pooling: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023. Registers: Darcet et
-      al., "Vision Transformers Need Registers", ICLR 2024.
+      al., "Vision Transformers Need Registers", ICLR 2024. Dropped patches: Li et al., "Scaling Language-Image
+      Pre-training via Masking" (FLIP), CVPR 2023.
     """
 
     patch_size: int
@@ -67,8 +71,10 @@ class VisionTransformer(nn.Module):
     patch_bias: bool = False
     proj_bias: bool = False
     layer_scale: float | None = None
+    patch_dropout: float = 0.0
     dropout_rate: float = 0.0
     ln_eps: float = 1e-5
+    attention: str = "einsum"
     scan: bool = False
     remat: str = "none"
     dtype: DTypeLike | None = None
@@ -80,12 +86,13 @@ class VisionTransformer(nn.Module):
 
         Args:
           images: `[B, H, W, 3]` floating, normalised; H and W divisible by `patch_size`.
-          deterministic: whether dropout is off; if not, the call needs a "dropout" rng.
+          deterministic: whether dropout, of patches too, is off; if not, the call needs a "dropout" rng.
 
         Returns:
           Embeddings `[B, output_dim]`, not normalised (`[B, N, output_dim]` for pool "none"), and the intermediates
-          `tokens` `[B, N, D]` (patches after the final norm), `prefix` `[B, 0 to 1 + R, D]` (class token and registers
-          after it), `pooled` (what the projection reads), `blocks` (tuple of each block's output, all tokens).
+          `tokens` `[B, N, D]` (patches after the final norm; where some are dropped, the others), `prefix`
+          `[B, 0 to 1 + R, D]` (class token and registers after it), `pooled` (what the projection reads), `blocks`
+          (tuple of each block's output, all tokens).
 
         Raises:
           ValueError: the shape of the images does not fit, or a setting is unknown.
@@ -96,6 +103,8 @@ class VisionTransformer(nn.Module):
         patch = (self.patch_size, self.patch_size)
         x = PatchEmbed(self.width, patch, patch, use_bias=self.patch_bias, name="patch_embed", **dtypes)(images)
         x = self._assemble(x.reshape(x.shape[0], -1, self.width), grid=(x.shape[1], x.shape[2]))
+        if self.patch_dropout and not deterministic:
+            x = self._drop_patches(x)
         if self.pre_norm:
             x = LayerNorm(self.ln_eps, name="ln_pre", **dtypes)(x)
         encoder = Encoder(
@@ -106,6 +115,7 @@ class VisionTransformer(nn.Module):
             layer_scale=self.layer_scale,
             dropout_rate=self.dropout_rate,
             ln_eps=self.ln_eps,
+            attention=self.attention,
             scan=self.scan,
             remat=self.remat,
             name="encoder",
@@ -138,6 +148,8 @@ class VisionTransformer(nn.Module):
             )
         check_choice("VisionTransformer", "pool", self.pool, ("tok", "avg", "map", "none"))
         check_choice("VisionTransformer", "position", self.position, ("learned", "sincos"))
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"VisionTransformer: patch_dropout is {self.patch_dropout}, expected a share in [0, 1)")
         if self.pool == "tok" and not self.class_token:
             raise ValueError("VisionTransformer: pool 'tok' reads the class token, but class_token is False")
 
@@ -158,6 +170,13 @@ class VisionTransformer(nn.Module):
             patches = prepend(registers, x[:, self.class_token :])
             x = jnp.concatenate([x[:, : self.class_token], patches], axis=1)
         return x
+
+    def _drop_patches(self, x: jax.Array) -> jax.Array:
+        """`[B, 1 + R + N, D]` with some of the N patches of each example."""
+        num_prefix = self.class_token + self.num_registers
+        num_kept = max(1, round((1 - self.patch_dropout) * (x.shape[1] - num_prefix)))
+        patches, _ = drop_tokens(self.make_rng("dropout"), x[:, num_prefix:], num_kept=num_kept)
+        return jnp.concatenate([x[:, :num_prefix], patches], axis=1)
 
     def _positions(self, grid: tuple[int, int]) -> jax.Array:
         """The table `[class_token + N, D]` of a grid of patches."""
@@ -194,7 +213,12 @@ class VisionTransformer(nn.Module):
         if self.pool == "avg":
             return jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(tokens.dtype)
         if self.pool == "map":
-            settings = {"mlp_ratio": self.mlp_ratio, "act": self.act, "ln_eps": self.ln_eps}
+            settings = {
+                "mlp_ratio": self.mlp_ratio,
+                "act": self.act,
+                "ln_eps": self.ln_eps,
+                "attention": self.attention,
+            }
             dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
             return MapHead(self.num_heads, name="attn_pool", **settings, **dtypes)(tokens)
         return tokens

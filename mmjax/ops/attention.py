@@ -55,3 +55,63 @@ def attend(probabilities: jax.Array, value: jax.Array) -> jax.Array:
     2.0
     """
     return jnp.einsum("bnqk,bnkh->bnqh", probabilities.astype(value.dtype), value)
+
+
+def fused_attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+    """`attend(attention_probabilities(query, key, mask), value)` in one operation, `jax.nn.dot_product_attention`.
+
+    Where `has_flash_attention`, the probabilities never exist in memory; elsewhere XLA computes them.
+
+    Args:
+      query: `[B, N, Q, H]`.
+      key: `[B, N, K, H]`.
+      value: `[B, N, K, H]`.
+      mask: bool, broadcastable to `[B, N, Q, K]`, True = attend. A query that may attend to nothing gets zeros.
+
+    Returns:
+      `[B, N, Q, H]`, the dtype of `value`.
+
+    Raises:
+      ValueError: an array has not four axes.
+
+    >>> x = jnp.array([0.0, 4.0]).reshape(1, 1, 2, 1)
+    >>> fused_attention(0 * x, x, x, mask=jnp.tril(jnp.ones((2, 2), bool))).ravel().tolist()
+    [0.0, 2.0]
+
+    Reference:
+      Dao et al., "FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", NeurIPS 2022.
+    """
+    check_rank("fused_attention", rank=4, query=query, key=key, value=value)
+    if mask is not None:
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    attended = jax.nn.dot_product_attention(
+        *(x.swapaxes(1, 2) for x in (query, key, value)),
+        mask=mask,
+        implementation="cudnn" if has_flash_attention(query, key, mask=mask) else "xla",
+    ).swapaxes(1, 2)
+    return attended if mask is None else jnp.where(jnp.any(mask, axis=-1, keepdims=True), attended, 0)
+
+
+def has_flash_attention(query: jax.Array, key: jax.Array, *, mask: jax.Array | None = None) -> bool:
+    """Whether the default platform has a flash attention kernel for these arrays.
+
+    It is cuDNN's: CUDA, bfloat16 or float16, H a multiple of 8 up to 128, and with a mask even Q and K. TPUs have none
+    behind `jax.nn.dot_product_attention`.
+
+    Args:
+      query: `[B, N, Q, H]`, or its shape and dtype.
+      key: `[B, N, K, H]`, or its shape and dtype.
+      mask: as for `fused_attention`.
+
+    >>> x = jax.ShapeDtypeStruct((1, 1, 4, 64), jnp.float32)
+    >>> has_flash_attention(x, x)
+    False
+    """
+    *_, queries, width = query.shape
+    return (
+        jax.default_backend() == "gpu"
+        and query.dtype in (jnp.bfloat16, jnp.float16)
+        and width % 8 == 0
+        and width <= 128
+        and (mask is None or queries % 2 == key.shape[-2] % 2 == 0)
+    )

@@ -33,5 +33,20 @@ def cosine_similarity(a: ArrayLike, b: ArrayLike) -> jax.Array:
      [ 0.8 -0.6  0. ]]
     """
     check_same_axis("cosine_similarity", axis=-1, a=a, b=b)
-    a, b = l2_normalize(at_least_float32(a)), l2_normalize(at_least_float32(b))
+    return inner_products(l2_normalize(at_least_float32(a)), l2_normalize(at_least_float32(b)))
+
+
+def inner_products(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Inner product of every row of `a` with every row of `b`, at full float32 precision on every device.
+
+    Args:
+      a: `[..., A, D]`.
+      b: `[..., B, D]`.
+
+    Returns:
+      `[..., A, B]`.
+
+    >>> print(inner_products(jnp.array([[2.0, 1.0]]), jnp.array([[1.0, 0.0], [1.0, -1.0]])))
+    [[2. 1.]]
+    """
     return jnp.matmul(a, jnp.swapaxes(b, -1, -2), precision=jax.lax.Precision.HIGHEST)

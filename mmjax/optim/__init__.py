@@ -1,7 +1,8 @@
-"""What trains, and how: partition, optimizers by name, schedules, bounds, averages, gradient accumulation."""
+"""What trains, and how: partition, optimizers by name, schedules, bounds, averages, gradients in parts of a batch."""
 
 from mmjax.optim.accumulate import accumulate_gradients
 from mmjax.optim.bounds import clip_params
+from mmjax.optim.cached import cached_value_and_grad
 from mmjax.optim.ema import ema_update, ema_warmup_decay
 from mmjax.optim.factory import optimizer_names
 from mmjax.optim.interpolate import interpolate_params
@@ -30,6 +31,7 @@ __all__ = [
     "accumulate_gradients",
     "build_optimizer",
     "build_schedule",
+    "cached_value_and_grad",
     "clip_params",
     "cosine_schedule",
     "ema_update",

@@ -61,6 +61,8 @@ def make_optimizer(
     parameters = inspect.signature(factories[name]).parameters
     decays = {n: weight_decay for n in parameters if n == "weight_decay" or n.endswith("_weight_decay")}
     _check_arguments(name, parameters, arguments)
+    if name == "muon":
+        arguments = {"muon_weight_dimension_numbers": _matrices, **arguments}
     try:
         optimizer = factories[name](learning_rate=schedule, **decays, **arguments)
         _run_on_shapes(optimizer)
@@ -72,6 +74,16 @@ def make_optimizer(
     if decays or weight_decay == 0.0:
         return optax.with_extra_args_support(optimizer)
     return optax.chain(optimizer, optax.add_decayed_weights(lambda step: -weight_decay * schedule(step)))
+
+
+def _matrices(params: Any) -> Any:
+    """What Muon orthogonalises: leaves of two axes, in a scanned stack of two beside that of the layers."""
+
+    def of(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        layers = int(any(getattr(key, "key", None) == "blocks" for key in path))
+        return optax.contrib.MuonDimensionNumbers(layers, layers + 1) if leaf.ndim == layers + 2 else None
+
+    return jax.tree_util.tree_map_with_path(of, params)
 
 
 def _factories() -> dict[str, Callable[..., optax.GradientTransformation]]:

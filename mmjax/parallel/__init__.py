@@ -1,5 +1,59 @@
 """Meshes, shardings and the placing of arrays on devices."""
 
-from mmjax.parallel.mesh import batch_sharding, make_mesh, put_batch, replicated
+from mmjax.parallel.activations import by_examples
+from mmjax.parallel.distributed import (
+    Agreement,
+    gather,
+    is_first_process,
+    on_first_process,
+    start_distributed,
+    together,
+)
+from mmjax.parallel.mesh import (
+    AXES,
+    BATCH_AXES,
+    batch_devices,
+    batch_shapes,
+    batch_sharding,
+    describe,
+    make_mesh,
+    on_mesh,
+    put_batch,
+    put_shared_batch,
+    replicated,
+    simulate_devices,
+)
+from mmjax.parallel.prefetch import DeviceBatches, prefetch_to_device
+from mmjax.parallel.sharded_loss import sharded
+from mmjax.parallel.sharding import TENSOR_RULES, ShardingPlan, plan_sharding
+from mmjax.parallel.traffic import Collective, collective_traffic
 
-__all__ = ["batch_sharding", "make_mesh", "put_batch", "replicated"]
+__all__ = [
+    "AXES",
+    "BATCH_AXES",
+    "TENSOR_RULES",
+    "Agreement",
+    "Collective",
+    "DeviceBatches",
+    "ShardingPlan",
+    "batch_devices",
+    "batch_shapes",
+    "batch_sharding",
+    "by_examples",
+    "collective_traffic",
+    "describe",
+    "gather",
+    "is_first_process",
+    "make_mesh",
+    "on_first_process",
+    "on_mesh",
+    "plan_sharding",
+    "prefetch_to_device",
+    "put_batch",
+    "put_shared_batch",
+    "replicated",
+    "sharded",
+    "simulate_devices",
+    "start_distributed",
+    "together",
+]

@@ -3,6 +3,7 @@
 from mmjax.train.checkpoint import Checkpointer, CheckpointError, inspect, restore_params
 from mmjax.train.fit import NonFiniteError
 from mmjax.train.loop import Outcome, train_and_evaluate
+from mmjax.train.predict import Prediction, predict, simulated_devices
 from mmjax.train.state import TrainState, create_state
 from mmjax.train.step import make_train_step
 from mmjax.train.warm_start import WarmStart, warm_start
@@ -13,6 +14,7 @@ __all__ = [
     "Checkpointer",
     "NonFiniteError",
     "Outcome",
+    "Prediction",
     "Run",
     "TrainState",
     "WarmStart",
@@ -21,7 +23,9 @@ __all__ = [
     "inspect",
     "load_run",
     "make_train_step",
+    "predict",
     "restore_params",
+    "simulated_devices",
     "train_and_evaluate",
     "warm_start",
 ]

@@ -69,10 +69,19 @@ class Checkpointer:
         """The newest step saved."""
         return self._manager.latest_step()
 
-    def due(self, step: int) -> bool:
-        """Whether the policy wants step `step` saved."""
-        late = self._every_seconds and time.monotonic() - self._saved_at >= self._every_seconds
-        return step % self._every_steps == 0 or bool(late)
+    @property
+    def late(self) -> bool:
+        """Whether a save is due by this process's clock."""
+        return 0.0 < self._every_seconds <= time.monotonic() - self._saved_at
+
+    def due(self, step: int, *, late: bool | None = None) -> bool:
+        """Whether the policy wants step `step` saved.
+
+        Args:
+          step: just made.
+          late: `self.late`, on which several processes must agree first; None asks this one's clock.
+        """
+        return step % self._every_steps == 0 or (self.late if late is None else late)
 
     def save(
         self,
@@ -159,18 +168,21 @@ def restore_params(
         step = _existing(manager, step)
         metadata = manager.item_metadata(step)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        saved = jax.tree.map(
-            lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding), _tree(metadata["params"])
-        )
+
+        def saved(item: str) -> Any:  # placed here: the devices that saved it may not exist
+            place = lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding)  # noqa: E731
+            return jax.tree.map(place, _tree(metadata[item]))
+
         if params is not None:
             abstract = jax.tree.map(_abstract, dict(params))
             _check_tree(manager, step, {"params": abstract})
         else:
-            abstract = saved
+            abstract = saved("params")
         restored = manager.restore(step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))["params"]
         if not ema:
             return step, restored
-        average = manager.restore(step, args=ocp.args.Composite(training=ocp.args.StandardRestore()))["training"]["ema"]
+        training = ocp.args.Composite(training=ocp.args.StandardRestore(saved("training")))
+        average = manager.restore(step, args=training)["training"]["ema"]
         if average is None:
             raise CheckpointError(
                 f"the checkpoint of step {step} in {folder} holds no moving average; train with ema.decay"

@@ -13,6 +13,7 @@ from mmjax.method import Batch, Params
 from mmjax.optim import Partition
 from mmjax.train.checkpoint import Checkpointer
 from mmjax.train.logging import MetricWriter, ProgressLine
+from mmjax.train.position import save_position
 from mmjax.train.signals import StopSignal
 from mmjax.train.state import TrainState
 from mmjax.train.step import Step
@@ -23,11 +24,23 @@ class NonFiniteError(FloatingPointError):
 
 
 class CompiledStep:
-    """A train step compiled ahead of time, once for every shape of batch, its state donated."""
+    """A train step compiled ahead of time, once for every shape of batch, its state donated.
 
-    def __init__(self, step: Step):
-        self._step = jax.jit(step, donate_argnums=0)
+    Args:
+      step: the update.
+      mesh: where it runs.
+      shardings: a tree like the state: where it lies before and after; None repeats it on all devices.
+    """
+
+    def __init__(self, step: Step, mesh: Mesh, shardings: Any = None):
+        everywhere = parallel.replicated(mesh)
+        out = (everywhere if shardings is None else shardings, everywhere)
+        self._step = jax.jit(parallel.by_examples(step, mesh), donate_argnums=0, out_shardings=out)
         self._compiled: dict[Any, jax.stages.Compiled] = {}
+
+    def trace(self, state: TrainState, batch: Batch) -> jax.stages.Traced:
+        """The program for batches of this shape, not lowered to any platform; arrays may be `jax.ShapeDtypeStruct`."""
+        return self._step.trace(state, batch)
 
     def compile(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
         """The program for batches of this shape."""
@@ -61,8 +74,8 @@ def fit(
     evaluators: Sequence[Evaluator],
     checkpointer: Checkpointer,
     config: Mapping[str, Any],
-    writer: MetricWriter,
-    progress: ProgressLine,
+    writer: MetricWriter | None,
+    progress: ProgressLine | None,
     stop: StopSignal,
 ) -> Fitted:
     """Makes the steps from `state.step` to `total`.
@@ -79,9 +92,9 @@ def fit(
       evaluators: each runs on its own schedule, and all after the last step.
       checkpointer: saves when its policy says so, at the end, and when asked to stop.
       config: stored in each checkpoint.
-      writer: of metrics.
-      progress: shown while it lasts.
-      stop: asked between steps.
+      writer: of metrics; None on processes that leave it to another.
+      progress: shown while it lasts; likewise.
+      stop: asked between steps; received by one process, it stops all after the same step.
 
     Raises:
       NonFiniteError: the loss or a gradient was not finite; the state before that step is saved in `nonfinite/`.
@@ -90,30 +103,37 @@ def fit(
     results: dict[str, float] = {}
     if done >= total:
         results = dict(run_evaluators(evaluators, evaluated_params(state, partition)))
-    clock = _Clock(done)
-    while done < total and not stop.received:
-        state, metrics = step(state, parallel.put_batch(next(batches), mesh))
+    clock, saved, agree = _Clock(done), done, parallel.Agreement(2)
+    stopping, late = agree(stop.received, False)
+    batches = parallel.prefetch_to_device(batches, mesh)
+    while done < total and not stopping:
+        state, metrics = step(state, next(batches))
         done += 1
         last = done == total
+        stopping, late = agree(stop.received, checkpointer.late)
+        late = late and done > saved + 1  # the processes agree a step later, on what was true before that save
         due = [e for e in evaluators if last or (e.every and done % e.every == 0)]
-        log, save = last or done % log_every == 0, last or checkpointer.due(done)
+        log, save = last or done % log_every == 0, last or checkpointer.due(done, late=late)
         if (log or due or save) and not state.healthy:
             _stop_unhealthy(state, done, checkpointer, partition, config)
         if log:
             values = jax.device_get(metrics)
             per_second = batch_size * clock.rate(done)
-            writer.write(done, values)
-            writer.write_timing(done, {"samples_per_second": per_second})
-            progress.update(done, values, per_second=per_second)
+            if writer is not None and progress is not None:
+                writer.write(done, values)
+                writer.write_timing(done, {"samples_per_second": per_second})
+                progress.update(done, values, per_second=per_second)
         if due:
             results = dict(run_evaluators(due, evaluated_params(state, partition)))
-            writer.write(done, results)
+            if writer is not None:
+                writer.write(done, results)
         if save:
-            checkpointer.save(done, state, partition, data=batches.get_state(), config=config)
+            checkpointer.save(done, state, partition, data=save_position(batches), config=config)
+            saved = done
         if due or save:
             clock.restart(done)
     if done < total:  # asked to stop
-        checkpointer.save(done, state, partition, data=batches.get_state(), config=config)
+        checkpointer.save(done, state, partition, data=save_position(batches), config=config)
     checkpointer.wait()
     return Fitted(state, results, finished=done == total)
 

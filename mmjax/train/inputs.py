@@ -13,6 +13,7 @@ from mmjax.data import CorruptRecordError, ImageSpec, Tokenizer, train_batches, 
 from mmjax.data.sources import build_source
 from mmjax.evaluate import Encoders, make_encoders
 from mmjax.method import Method
+from mmjax.train.features import open_banks
 
 
 class Inputs(NamedTuple):
@@ -30,6 +31,11 @@ class Inputs(NamedTuple):
     image: ImageSpec
     context_length: int
 
+    def save(self, workdir: pathlib.Path) -> None:
+        """Writes what reading the run back needs beside its config: `tokenizer.json` and `image.json`."""
+        self.tokenizer.save(workdir / "tokenizer.json")
+        (workdir / "image.json").write_text(self.image.to_json(), encoding="utf-8")
+
     def encoders(self, method: Method, mesh: Mesh) -> Encoders:
         """The method's encoders with this run's way of reading pictures and texts."""
         return make_encoders(
@@ -42,23 +48,20 @@ class Inputs(NamedTuple):
 
 
 def build_inputs(data: Section, workdir: pathlib.Path) -> Inputs:
-    """Opens the training source, and trains or loads the tokenizer; both descriptions are left in the workdir."""
+    """Opens the training source, and trains the tokenizer or, where the workdir holds a run, loads it."""
     source = build_source(**data.train.read_all())
     image = call(ImageSpec, data.image)
-    (workdir / "image.json").write_text(image.to_json(), encoding="utf-8")
-    path = workdir / "tokenizer.json"
-    if path.exists():
-        tokenizer = Tokenizer.load(path)
+    if (workdir / "config.json").exists():
+        tokenizer = Tokenizer.load(workdir / "tokenizer.json")
         data.tokenizer.read_all()
     else:
         tokenizer = call(_tokenizer, data.tokenizer, source)
-        tokenizer.save(path)
     return Inputs(source, tokenizer, image, data.context_length)
 
 
 def training_batches(inputs: Inputs, data: Section, *, batch_size: int, seed: int) -> Any:
     """This host's part of the run's endless stream of batches: an iterator with `get_state`, `set_state`, `close`."""
-    read_elsewhere = ("train", "image", "tokenizer", "context_length")
+    read_elsewhere = ("train", "image", "tokenizer", "context_length", "features")
     settings = {name: data[name] for name in data if name not in read_elsewhere}
     return call(
         train_batches,
@@ -69,6 +72,7 @@ def training_batches(inputs: Inputs, data: Section, *, batch_size: int, seed: in
         tokenizer=inputs.tokenizer,
         context_length=inputs.context_length,
         seed=seed,
+        features=open_banks(data.get("features", {}), data.train.plain()),
         shard=(jax.process_index(), jax.process_count()),
     )
 

@@ -67,21 +67,31 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json`, or checks that the one there is the same.
+def check_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Checks that a workdir which holds a run holds one of this config.
 
     Raises:
-      ConfigError: the workdir holds another config; the message lists the differences.
+      ConfigError: it holds another; the message lists the differences.
     """
     path = workdir / "config.json"
-    if path.exists():
-        changes = difference(json.loads(path.read_text(encoding="utf-8")), config)
-        if changes:
-            raise ConfigError(
-                f"{workdir} holds a run of another config; choose another workdir, or delete it. Differences:\n  "
-                + "\n  ".join(changes)
-            )
+    if not path.exists():
         return
+    changes = difference(*(_without_placement(c) for c in (json.loads(path.read_text(encoding="utf-8")), config)))
+    if changes:
+        raise ConfigError(
+            f"{workdir} holds a run of another config; choose another workdir, or delete it. Differences:\n  "
+            + "\n  ".join(changes)
+        )
+
+
+def _without_placement(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config computes, without where: a run goes on on other devices."""
+    return {key: value for key, value in config.items() if key not in ("mesh", "sharding")}
+
+
+def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder that of a run of this config, for good: a start that fails before leaves it free."""
+    path = workdir / "config.json"
     fresh = path.with_suffix(".tmp")
     fresh.write_text(to_json(config), encoding="utf-8")
     fresh.replace(path)

@@ -10,8 +10,12 @@ import PIL.Image
 import pytest
 
 import configs
+from mmjax.data.bank import describe_source
+from mmjax.data.sources import build_source
 from mmjax.data.storage import DatasetInfo, write_dataset
-from mmjax.train import train_and_evaluate
+from mmjax.evaluate.bank import describe_tower, embed_bank
+from mmjax.parallel import make_mesh
+from mmjax.train import encoders, load_run, train_and_evaluate
 
 SMALL = {
     "image": {"width": 16, "num_layers": 1, "output_dim": 16},
@@ -50,6 +54,35 @@ def own_data(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def clip_run(tmp_path_factory):
+    """A run of the small towers to start from, and a bank of its image tower."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = one_step(importlib.import_module("configs.clip").get_config("smoke"))
+    train_and_evaluate(config | {"evals": {}}, folder / "clip")
+    run = load_run(folder / "clip")
+    source = {"name": "shapes", "split": "train", "num_records": 32}
+    embed_bank(
+        encoders(run, make_mesh()),
+        run.params,
+        build_source(**source),
+        folder / "bank",
+        modality="image",
+        description=describe_source(**source),
+        tower=describe_tower(run.model.image),
+        origin={},
+    )
+    return folder
+
+
+def one_step(config):
+    plain = config.to_dict() | {"steps": 1, "batch_size": 4}
+    plain["optimizer"]["schedule"]["warmup_steps"] = 0
+    plain["model"] |= SMALL
+    plain["log"]["tensorboard"] = False
+    return plain
+
+
 def point_to(config, folder):
     sources = [config["data"]["train"], *(protocol["data"] for protocol in config["evals"].values())]
     for source in sources:
@@ -61,16 +94,20 @@ def point_to(config, folder):
             source["num_records"] = 32
 
 
+def start_from(config, folder):
+    if "init_from" in config:
+        config["init_from"] = dict.fromkeys(config["init_from"], str(folder / "clip"))
+    if "features" in config["data"]:
+        config["data"]["features"] = dict.fromkeys(config["data"]["features"], str(folder / "bank"))
+
+
 @pytest.mark.parametrize(("file", "variant"), list(variants()))
-def test_variant_builds_and_takes_a_step(file, variant, own_data, tmp_path):
+def test_variant_builds_and_takes_a_step(file, variant, own_data, clip_run, tmp_path):
     config = importlib.import_module(f"configs.{file}").get_config(variant)
     assert isinstance(config, ml_collections.ConfigDict)
-    plain = config.to_dict()
+    plain = one_step(config)
     point_to(plain, own_data)
-    plain |= {"steps": 1, "batch_size": 4}
-    plain["optimizer"]["schedule"]["warmup_steps"] = 0
-    plain["model"] |= SMALL
-    plain["log"]["tensorboard"] = False
+    start_from(plain, clip_run)
     outcome = train_and_evaluate(plain, tmp_path)
     assert outcome.finished
     assert all(np.isfinite(value) for value in outcome.results.values())

@@ -1,6 +1,7 @@
 """What holds for every loss of the room."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +26,23 @@ EXAMPLES = {
         (B,),
     ),
     "clip_loss": ([draw(B, 3), draw(B, 3)], {"scale": 5.0}, (B,)),
+    "filip_loss": ([draw(B, 3, 5), draw(B, 2, 5)], {"scale": 5.0}, (B,)),
     "info_nce": ([draw(B, 3), draw(B, 3)], {"scale": 5.0}, (B,)),
     "masked_token_cross_entropy": ([draw(B, 2, 5), jnp.array([[1, 4], [-1, 0], [2, 2], [3, -1]])], {}, ()),
     "siglip_loss": ([draw(B, 3), draw(B, 3)], {"scale": 5.0, "bias": -2.0}, (B,)),
     "similarity_info_nce": ([draw(B, B)], {"scale": 5.0}, (B,)),
 }
-every_loss = pytest.mark.parametrize("name", EXAMPLES)
+# Small programs that run once: most of their time would be LLVM's.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+IN_BLOCKS = [name for name in EXAMPLES if "block_size" in inspect.signature(getattr(losses, name)).parameters]
+every_loss = pytest.mark.parametrize("name", [*EXAMPLES, *(f"{name} in blocks" for name in IN_BLOCKS)])
 
 
 def example(name):
+    name, _, in_blocks = name.partition(" ")
     arrays, settings, shape = EXAMPLES[name]
-    return jax.jit(functools.partial(getattr(losses, name), **settings)), arrays, shape
+    settings = settings | {"block_size": 3} if in_blocks else settings
+    return jit(functools.partial(getattr(losses, name), **settings)), arrays, shape
 
 
 def cast(arrays, dtype):
@@ -75,7 +82,7 @@ def test_order_of_the_batch_does_not_matter(name):
 def test_gradients_are_finite_where_embeddings_are_zero_or_equal(name):
     loss, arrays, _ = example(name)
     floating = [i for i, x in enumerate(arrays) if jnp.issubdtype(x.dtype, jnp.floating)]
-    gradient = jax.jit(jax.grad(lambda *xs: jnp.sum(loss(*xs)), argnums=floating))
+    gradient = jit(jax.grad(lambda *xs: jnp.sum(loss.__wrapped__(*xs)), argnums=floating))
     for start in (lambda x: x.at[0].set(0.0), jnp.zeros_like, jnp.ones_like):
         degenerate = [start(x) if i in floating else x for i, x in enumerate(arrays)]
         assert np.isfinite(loss(*degenerate)).all()

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.ops import attend, attention_probabilities
+from mmjax.ops import attend, attention_probabilities, fused_attention, has_flash_attention
 
 
 def arrays(*shapes, seed=0):
@@ -77,3 +77,57 @@ def test_softmax_of_bfloat16_is_float32():
 def test_wrong_rank_is_named():
     with pytest.raises(ValueError, match=r"attention_probabilities: key has shape \(2, 3\), expected 4 axes"):
         attention_probabilities(jnp.ones((1, 1, 2, 3)), jnp.ones((2, 3)))
+
+
+MASKS = {
+    "none": None,
+    "causal": np.tril(np.ones((4, 4), bool)),
+    "padding": np.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool)[:, None, None, :],
+    "a row and an example without keys": np.array([[1, 1, 0, 1], [0, 0, 0, 0]], bool)[:, None, None, :]
+    & np.array([1, 0, 1, 1], bool)[None, None, :, None],
+    "each head its own": np.random.default_rng(2).random((2, 3, 4, 4)) < 0.5,
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_fused_attention_has_the_values_and_gradients_of_the_two_products(mask):
+    def value_and_gradients(attention):
+        def total(query, key, value):
+            out = attention(query, key, value)
+            return jnp.sum(jnp.sin(out)), out
+
+        return jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))(*arrays((2, 3, 4, 8), (2, 3, 4, 8), (2, 3, 4, 8)))
+
+    found = value_and_gradients(lambda q, k, v: fused_attention(q, k, v, mask=mask))
+    expected = value_and_gradients(lambda q, k, v: attend(attention_probabilities(q, k, mask=mask), v))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_fused_attention_lowers_without_the_device(platform):
+    x = jax.ShapeDtypeStruct((2, 3, 4, 8), jnp.bfloat16)
+    mask = jax.ShapeDtypeStruct((2, 1, 1, 4), jnp.bool_)
+    gradient = jax.grad(lambda q, k, v, mask: jnp.sum(fused_attention(q, k, v, mask=mask)), (0, 1, 2))
+    assert (
+        "stablehlo.dot_general"
+        in jax.jit(gradient).trace(x, x, x, mask).lower(lowering_platforms=(platform,)).as_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "dtype", "masked", "expected"),
+    [
+        (4, 64, jnp.bfloat16, True, True),
+        (5, 64, jnp.float16, False, True),
+        (5, 64, jnp.bfloat16, True, False),
+        (4, 64, jnp.float32, False, False),
+        (4, 68, jnp.bfloat16, False, False),
+        (4, 256, jnp.bfloat16, False, False),
+    ],
+)
+def test_where_cudnn_has_a_kernel(monkeypatch, length, width, dtype, masked, expected):
+    x = jax.ShapeDtypeStruct((2, 3, length, width), dtype)
+    mask = jnp.ones((2, 1, 1, length), bool) if masked else None
+    assert not has_flash_attention(x, x, mask=mask)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert has_flash_attention(x, x, mask=mask) == expected

@@ -22,6 +22,8 @@ SHAPES = {
     "log_scale": (),
 }
 
+LAYER = {"fc1/kernel": (4, 6), "fc1/bias": (6,)}
+
 
 def random_tree(seed=0, shapes=SHAPES):
     tree = {}
@@ -291,3 +293,19 @@ def test_names_are_optimizers_that_can_be_built():
 def test_impossible_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         build_optimizer(random_tree(), learning_rate=0.1, **settings)
+
+
+def test_muon_updates_scanned_layers_as_it_does_single_ones():
+    shapes = {f"encoder/block_{i}/mlp/{name}": shape for i in (0, 1) for name, shape in LAYER.items()}
+    params, gradients = (random_tree(seed, shapes | {"proj/kernel": (4, 2)}) for seed in (0, 50))
+
+    def update(params, gradients):
+        transformation = build_optimizer(params, name="muon", learning_rate=0.1, weight_decay=0.1).transformation
+        return run_optax(transformation, params, gradients, 3)[0]
+
+    def stack(tree):
+        first, second = tree["encoder"]["block_0"], tree["encoder"]["block_1"]
+        return tree | {"encoder": {"blocks": jax.tree.map(lambda *layers: jnp.stack(layers), first, second)}}
+
+    scanned, single = update(stack(params), stack(gradients)), stack(update(params, gradients))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), scanned, single)

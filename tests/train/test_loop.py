@@ -55,6 +55,16 @@ def test_header_tells_config_data_parameters_rules_and_arithmetic(tmp_path, caps
         assert part in printed
 
 
+def test_exact_micro_batches_train_as_the_whole_batch_and_the_header_says_so(uninterrupted, tmp_path, capsys):
+    train_and_evaluate(tiny_config(steps=2, evals={}, accumulate=2), tmp_path)
+    assert "2 micro-batches of 4 a step, contrasted over the whole batch" in capsys.readouterr().out
+    found, expected = (
+        [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+        for folder in (tmp_path, uninterrupted[0])
+    )
+    assert found == pytest.approx(expected[:2], rel=1e-5)
+
+
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
 def test_sigterm_saves_and_the_resumed_run_equals_the_uninterrupted_one(uninterrupted, tmp_path, monkeypatch, stop_at):
     step = fitting.CompiledStep.__call__
@@ -123,6 +133,15 @@ def test_a_key_nobody_reads_is_an_error_with_near_misses(tmp_path, section, key,
     config[section][key] = 1
     with pytest.raises(ValueError, match=message):
         train_and_evaluate(config, tmp_path)
+
+
+def test_a_start_that_failed_leaves_the_workdir_free(tmp_path):
+    broken = tiny_config(steps=1, evals={})
+    broken["data"]["tokenizer"] = {"vocab_size": 400, "corpus_size": 64}
+    with pytest.raises(ConfigError, match="stepz"):
+        train_and_evaluate(broken | {"stepz": 1}, tmp_path)
+    assert train_and_evaluate(tiny_config(steps=1, evals={}), tmp_path).finished
+    assert load_run(tmp_path).tokenizer.vocab_size == 300
 
 
 def test_an_unknown_key_at_the_top_is_an_error(tmp_path):

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.method import Aux, SplitLoss, Term
+from mmjax.methods.clip import clip
+from mmjax.models import build_dual_encoder
 from mmjax.train import create_state, make_train_step
 from tests.train.toy import toy_batch, toy_method, toy_optimizer
 
@@ -78,8 +81,82 @@ def test_accumulated_steps_equal_the_full_batch_for_a_mean_loss():
     method = toy_method()
     optimizer, state = start(method)
     whole, _ = make_train_step(method, optimizer)(state, toy_batch())
-    parts, _ = make_train_step(method, optimizer, accumulate=4)(state, toy_batch())
+    parts, _ = make_train_step(method, optimizer, accumulate=4, exact=False)(state, toy_batch())
     chex.assert_trees_all_close(parts.trainable, whole.trainable, rtol=1e-5)
+
+
+def toy_contrast(*, partition=(("**", True),)):
+    """`loss = sum over pairs of examples (e_i - shift)(e_j - shift) / B`, where `e = 1 + x @ kernel`."""
+
+    def embed(params, stats, batch, rng, step):
+        return 1.0 + batch["x"] @ params["head"]["kernel"]
+
+    def head(params, stats, embeddings, batch, rng, step):
+        value = jnp.sum(embeddings - params["shift"]) ** 2 / len(embeddings)
+        return value, Aux({"pairs": Term(value)}, {}, stats)
+
+    return toy_method(partition=partition)._replace(loss=SplitLoss(embed, head))
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+@pytest.mark.parametrize("partition", [(("**", True),), (("shift", False), ("**", True))])
+def test_exact_micro_batches_make_the_step_of_the_whole_batch(accumulate, partition):
+    method = toy_contrast(partition=partition)
+    optimizer, state = start(method, learning_rate=1e-3)
+    whole, metrics = make_train_step(method, optimizer)(state, toy_batch())
+    exact, same_metrics = make_train_step(method, optimizer, accumulate=accumulate)(state, toy_batch())
+    chex.assert_trees_all_close((exact, same_metrics), (whole, metrics), rtol=1e-5)
+    assert float(metrics["grad_norm"]) > 1.0
+
+
+def test_inexact_micro_batches_see_their_own_pairs_only():
+    method = toy_contrast()
+    optimizer, state = start(method)
+    embeds = 1.0 + toy_batch()["x"] @ state.trainable["head"]["kernel"]
+    _, apart = make_train_step(method, optimizer, accumulate=2, exact=False)(state, toy_batch())
+    np.testing.assert_allclose(apart["loss"], (sum(embeds[::2]) ** 2 + sum(embeds[1::2]) ** 2) / 8, rtol=1e-5)
+
+
+def test_clip_in_exact_micro_batches_with_a_remainder_and_a_frozen_tower():
+    draw = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(draw.normal(size=(10, 16, 16, 3)), jnp.float32),
+        "text": jnp.asarray(draw.integers(0, 32, (10, 8))),
+        "text_mask": jnp.arange(8) < draw.integers(3, 9, 10)[:, None],
+    }
+    image = {"width": 16, "num_layers": 1, "output_dim": 16, "image_size": 16}
+    text = {"width": 16, "num_layers": 1, "output_dim": 16, "vocab_size": 32, "context_length": 8}
+    method = clip(build_dual_encoder("nano/8", image=image, text=text))
+    variables = jax.jit(method.init)(jax.random.key(1), batch)
+    optimizer = toy_optimizer(variables.params, trains=(("image/**", False), ("**", True)))
+    state = create_state(variables, optimizer, key=jax.random.key(2))
+    whole, metrics = jax.jit(make_train_step(method, optimizer))(state, batch)
+    exact, same_metrics = jax.jit(make_train_step(method, optimizer, accumulate=4))(state, batch)
+    chex.assert_trees_all_close(exact.trainable, whole.trainable, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_equal(exact.frozen, whole.frozen)
+    chex.assert_trees_all_close(same_metrics, metrics, rtol=1e-4)
+
+
+def test_a_loss_that_cannot_be_cut_is_refused_and_not_averaged_in_silence():
+    method = toy_method()
+    optimizer, _ = start(method)
+    with pytest.raises(ValueError, match=r"4 exact micro-batches need a mmjax\.method\.SplitLoss, found 'loss'"):
+        make_train_step(method, optimizer, accumulate=4)
+
+
+def test_a_split_loss_is_its_head_on_its_embeddings_each_with_a_key_of_its_own():
+    def embed(params, stats, batch, rng, step):
+        return params["w"] * batch["x"] * jax.random.uniform(rng)
+
+    def head(params, stats, embeddings, batch, rng, step):
+        draw = jax.random.uniform(rng)
+        return draw * jnp.sum(embeddings) ** 2, Aux({}, {"draw": draw}, {"step": step})
+
+    rng, x = jax.random.key(5), jnp.arange(4.0)
+    value, aux = SplitLoss(embed, head)({"w": 2.0}, {}, {"x": x}, rng, jnp.int32(7))
+    own, chunk = jax.random.uniform(rng), jax.random.uniform(jax.random.fold_in(rng, 0))
+    np.testing.assert_allclose(value, own * (2.0 * 6.0 * chunk) ** 2, rtol=1e-6)
+    assert (float(aux.metrics["draw"]), int(aux.stats["step"])) == (float(own), 7)
 
 
 def test_average_follows_its_closed_form_and_starts_at_the_parameters():

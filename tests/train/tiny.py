@@ -15,6 +15,10 @@ def tiny_config(**changes):
         "text": {"width": 16, "num_layers": 1, "output_dim": 16},
     }
     config["data"]["tokenizer"] = {"vocab_size": 300, "corpus_size": 64}
-    config["optimizer"]["schedule"]["warmup_steps"] = 0
+    config["optimizer"] |= {
+        "name": "adamw",
+        "learning_rate": 2e-3,
+        "schedule": {"name": "warmup_cosine", "warmup_steps": 0},
+    }
     config["evals"] = {"retrieval": {"every": 3, "data": {"name": "shapes", "split": "test", "num_records": 16}}}
     return copy.deepcopy(config | changes)

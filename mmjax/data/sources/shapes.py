@@ -48,6 +48,7 @@ class ShapesSource:
       paraphrase: whether `captions` holds all equivalent forms or the canonical one alone.
       segmentation: whether to add the masks.
       negatives: kinds of hard negatives to add; a record holds those that its scene allows.
+      images: whether to draw the pictures.
 
     >>> source = ShapesSource(split="test", seed=1)
     >>> len(source), source[0]["image"].shape
@@ -71,6 +72,7 @@ class ShapesSource:
     paraphrase: bool = False
     segmentation: bool = False
     negatives: tuple[str, ...] = ()
+    images: bool = True
 
     synthetic: ClassVar[bool] = True
 
@@ -149,13 +151,14 @@ class ShapesSource:
         key = mix(self._key + index)
         description = describe(self._sample(index, mix(key ^ _ROW)), self._vocabulary)
         placements = self._layout(description, mix(key ^ _LAYOUT))
-        record = {
-            "image": self._renderer.image(description.background, placements, mix(key ^ _SHADES)),
+        record: dict[str, Any] = {
             "captions": paraphrases(description) if self.paraphrase else [caption(description)],
             "label": self._classes[class_word(self.label, description)],
             "id": f"shapes/{self.split}/{self.seed}/{index}",
             "scene": scene(description, placements),
         }
+        if self.images:
+            record["image"] = self._renderer.image(description.background, placements, mix(key ^ _SHADES))
         if self.segmentation:
             record["segmentation"] = self._renderer.segmentation(placements)
         if self.negatives:
@@ -168,6 +171,10 @@ class ShapesSource:
             record["negative_kinds"] = [kind for kind, negative in negatives.items() if negative]
             record["negative_captions"] = [caption(negative) for negative in negatives.values() if negative]
         return record
+
+    def without_images(self) -> "ShapesSource":
+        """The same records, no picture drawn."""
+        return dataclasses.replace(self, images=False)
 
     @property
     def num_captions(self) -> int:

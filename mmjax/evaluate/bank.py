@@ -1,0 +1,174 @@
+"""A frozen tower over a whole source, into a feature bank."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.experimental import multihost_utils
+
+from mmjax import parallel, paths
+from mmjax._checks import check_choice
+from mmjax.data.bank import BankInfo, Block, FeatureBank, write_bank
+from mmjax.data.transforms import TransformConfig
+from mmjax.data.views import describe_image_views, describe_text_views, view_batches
+from mmjax.evaluate.embed import Encoders
+from mmjax.method import Params
+
+_NO_EFFECT = ("parent", "name", "remat", "attention", "dropout_rate", "patch_dropout")
+
+
+def embed_bank(
+    encoders: Encoders,
+    params: Params,
+    source: Any,
+    out: str | os.PathLike[str],
+    *,
+    modality: str,
+    description: Mapping[str, Any],
+    tower: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    epochs: int = 1,
+    transforms: Sequence[TransformConfig] = (),
+    caption_weights: Sequence[float] | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+    max_bad_share: float = 0.01,
+    num_workers: int = 0,
+    num_threads: int = 0,
+) -> FeatureBank:
+    """Embeds every record of a source, in each of several epochs of random views, and writes the bank.
+
+    The views are those that `train_batches` shows with the same seed, transforms and caption weights.
+
+    Args:
+      encoders: of the model; the one of `modality` is run.
+      params: of the model.
+      source: random access to records.
+      out: the folder to make; it must not exist.
+      modality: "image" or "text".
+      description: of the source, from `mmjax.data.bank.describe_source`.
+      tower: its settings, from `describe_tower`.
+      origin: where `params` are from, for the reader.
+      epochs: how many epochs of views to store; more than one where something about them is random.
+      transforms: random transforms of pictures.
+      caption_weights: how a text's caption is chosen.
+      seed: of the random numbers.
+      dtype: to store, "float32" or "float16".
+      max_bad_share: share of unreadable records at which it stops.
+      num_workers, num_threads: see `train_batches`.
+
+    Returns:
+      The bank.
+
+    Raises:
+      ValueError: there are several processes, several epochs would be equal, or an embedding is not finite.
+      FileExistsError: `out` exists.
+    """
+    check_choice("embed_bank", "modality", modality, ("image", "text"))
+    if jax.process_count() > 1:
+        raise ValueError(f"embed_bank: {jax.process_count()} processes would write one bank; embed in one process")
+    if modality == "image":
+        inputs: dict[str, Any] = {"image": encoders.image, "transforms": transforms}
+        preprocessing, views = describe_image_views(encoders.image, transforms=transforms, seed=seed)
+    else:
+        settings: dict[str, Any] = {"context_length": encoders.context_length, "caption_weights": caption_weights}
+        inputs = {"tokenizer": encoders.tokenizer, **settings}
+        preprocessing, views = describe_text_views(encoders.tokenizer, **settings, seed=seed)
+    if epochs > 1 and "seed" not in views:
+        raise ValueError(f"embed_bank: {epochs} epochs would be equal, nothing random is among {views}; store 1")
+    batches = view_batches(
+        source,
+        batch_size=encoders.batch_size,
+        epochs=epochs,
+        seed=seed,
+        max_bad_share=max_bad_share,
+        num_workers=num_workers,
+        num_threads=num_threads,
+        **inputs,
+    )
+    encode, params = encoders.functions[modality], parallel.on_mesh(params, encoders.mesh)
+    count, size, length = encoders.batch_size, encoders.image.size, encoders.context_length
+    example = {
+        "image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.float32),
+        "text": jax.ShapeDtypeStruct((count, length), jnp.int32),
+        "text_mask": jax.ShapeDtypeStruct((count, length), jnp.bool_),
+    }
+    info = BankInfo(
+        modality=modality,
+        source=description,
+        records=len(source),
+        preprocessing=preprocessing,
+        views=views,
+        epochs=epochs,
+        tower=tower,
+        params_hash=params_hash(tower_params(params, modality)),
+        dim=jax.eval_shape(encode, params, example).shape[-1],
+        dtype=dtype,
+        origin=origin,
+    )
+
+    def blocks() -> Iterator[Block]:
+        for epoch, batch in batches:
+            index, keys, mask = (batch.pop(name) for name in ("index", "key", "mask"))
+            embeds = encode(params, parallel.put_shared_batch(batch, encoders.mesh))
+            yield Block(epoch, index[mask], keys[mask], np.asarray(embeds, np.float32)[mask])
+
+    write_bank(out, blocks(), info=info)
+    return FeatureBank(out)
+
+
+def describe_tower(tower: nn.Module) -> dict[str, Any]:
+    """A tower's class and settings as JSON has them, without those that change no embedding.
+
+    >>> describe_tower(nn.Dense(3, use_bias=False, param_dtype=jnp.bfloat16))["param_dtype"]
+    'bfloat16'
+    """
+    fields = {field.name: getattr(tower, field.name) for field in dataclasses.fields(tower)}
+    settings = {name: _plain(value) for name, value in fields.items() if name not in _NO_EFFECT}
+    return {"class": type(tower).__name__, **settings}
+
+
+def tower_params(params: Params, modality: str) -> Params:
+    """The part of the parameters that belongs to a modality's tower: its subtree, or all where there is none."""
+    return params.get(modality, params)
+
+
+def params_hash(params: Params) -> str:
+    """A digest of paths, shapes, dtypes and values of all leaves, in any order.
+
+    >>> tree = {"a": np.zeros(2, np.float32), "b": np.ones(3, np.float32)}
+    >>> params_hash(tree) == params_hash(dict(reversed(tree.items())))
+    True
+    >>> params_hash(tree) == params_hash(tree | {"b": np.zeros(3, np.float32)})
+    False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in sorted(paths.flatten(params).items()):
+        array = _whole(leaf)
+        digest.update(f"{path} {array.shape} {array.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    """A leaf on this host, also where each process holds a part of it."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    return np.asarray(leaf)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    try:
+        return str(jnp.dtype(value))
+    except TypeError:
+        return getattr(value, "__name__", type(value).__name__)

@@ -1,0 +1,79 @@
+"""CLIP and SigLIP: two towers, one contrast over the batch.
+
+Reference: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021; Zhai et al.,
+"Sigmoid Loss for Language Image Pre-Training", 2023. Losses checked against mlfoundations/open_clip at 89fb801.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax import losses
+from mmjax._checks import check_choice
+from mmjax.config import Section, call
+from mmjax.method import Aux, Batch, Method, Params, SplitLoss, Stats, Term, Variables, weighted_sum
+from mmjax.models import DualEncoder, build_dual_encoder
+
+
+def build(config: Section) -> Method:
+    """The method of `config.method` (`loss`) on the towers of `config.model`."""
+    settings = dict(config.method)
+    settings.pop("name")
+    return call(clip, settings, call(build_dual_encoder, config.model))
+
+
+def clip(model: DualEncoder, *, loss: str = "softmax") -> Method:
+    """Image-text contrast of a dual encoder.
+
+    Args:
+      model: the two towers; its `bias` exists only for the sigmoid loss.
+      loss: "softmax" (CLIP) or "sigmoid" (SigLIP).
+
+    Returns:
+      The method; metrics `scale` (the multiplier), `log_scale` (the parameter) and, for SigLIP, `bias`.
+
+    Raises:
+      ValueError: an unknown loss, or a model whose bias the loss would leave unused or lack.
+    """
+    check_choice("clip", "loss", loss, ("softmax", "sigmoid"))
+    if model.use_bias != (loss == "sigmoid"):
+        raise ValueError(
+            f"clip: the {loss} loss {'needs' if loss == 'sigmoid' else 'never uses'} a learned bias; "
+            f"set model.use_bias={loss == 'sigmoid'}"
+        )
+
+    def init(rng: jax.Array, batch: Batch) -> Variables:
+        variables = model.init(rng, batch["image"], batch["text"], text_mask=batch["text_mask"])
+        return Variables(variables["params"], {})
+
+    def embed(params: Params, stats: Stats, batch: Batch, rng: jax.Array, step: jax.Array):
+        output, _ = model.apply(
+            {"params": params},
+            batch["image"],
+            batch["text"],
+            text_mask=batch["text_mask"],
+            deterministic=False,
+            rngs={"dropout": rng},
+        )
+        return output.image_embeds, output.text_embeds
+
+    def head(params: Params, stats: Stats, embeddings: Any, batch: Batch, rng: jax.Array, step: jax.Array):
+        scale = jnp.exp(params["log_scale"])
+        metrics = {"scale": scale, "log_scale": params["log_scale"]}
+        if loss == "softmax":
+            contrast = losses.clip_loss(*embeddings, scale=scale)
+        else:
+            contrast = losses.siglip_loss(*embeddings, scale=scale, bias=params["bias"])
+            metrics["bias"] = params["bias"]
+        terms = {"contrast": Term(jnp.mean(contrast))}
+        return weighted_sum(terms), Aux(terms, metrics, stats)
+
+    def encode_image(params: Params, batch: Batch) -> jax.Array:
+        return model.apply({"params": params}, batch["image"])[0].image_embeds
+
+    def encode_text(params: Params, batch: Batch) -> jax.Array:
+        output, _ = model.apply({"params": params}, token_ids=batch["text"], text_mask=batch["text_mask"])
+        return output.text_embeds
+
+    return Method(init, SplitLoss(embed, head), {"image": encode_image, "text": encode_text})
