@@ -29,7 +29,7 @@ from mmjax.train.step import make_train_step
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _READ_BY_THE_LOOP = ("checkpoint", "evals", "init_from", "log")
-_COMPILER_OPTIONS = {
+_COMPILER_OPTIONS: dict[str, Any] = {
     # The code itself is never run; leaving it unoptimised changes neither buffers nor collectives.
     "xla_backend_optimization_level": 0,
     # The CPU compiler takes away the barriers of remat early, and then undoes it; those of accelerators do not.
@@ -165,7 +165,7 @@ def _predict(plain: Mapping[str, Any], name: str, workdir: pathlib.Path, platfor
     apply = jax.jit(optimizer.transformation.update).trace(state.trainable, state.opt_state, state.trainable)
     optimizer_flops = count_flops(apply.jaxpr)
     program = traced.lower().compile(compiler_options=_COMPILER_OPTIONS)
-    analysis = program.memory_analysis()
+    analysis: Any = program.memory_analysis()
     temporary = analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return Prediction(
         stage=name,
@@ -183,7 +183,7 @@ def _predict(plain: Mapping[str, Any], name: str, workdir: pathlib.Path, platfor
             "batch": _bytes(batch),
             "temporary": temporary,
         },
-        traffic=parallel.collective_traffic(program.as_text()),
+        traffic=parallel.collective_traffic(program.as_text() or ""),
         platform=platform,
     )
 
