@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mmjax.losses._pairs import Reduction, Stats
 
@@ -49,9 +50,18 @@ SOFTMAX = Reduction(
 """`logsumexp_j L_ij - L_ip`, p the positive of i."""
 
 
+@jax.custom_jvp
+def _softplus(x: jax.Array) -> jax.Array:
+    return jax.nn.softplus(x)
+
+
+# The derivative as one logistic function; JAX's own goes back through the logarithm, a tenth of the loss's time.
+_softplus.defjvp(lambda primals, tangents: (_softplus(*primals), lax.logistic(*primals) * tangents[0]))
+
+
 def _sigmoid_part(pairs: Logits, axis: int) -> Stats:
     wrong = jnp.where(pairs.positive, -pairs.values, pairs.values)
-    return (jnp.sum(jax.nn.softplus(wrong), axis=axis),)
+    return (jnp.sum(_softplus(wrong), axis=axis),)
 
 
 SIGMOID = Reduction(

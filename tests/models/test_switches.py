@@ -41,6 +41,7 @@ def test_a_dtype_that_is_none_is_refused(dtype):
         build_dual_encoder("nano/8", dtype=dtype)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_near_float32_with_float32_parameters():
     def run(model):
         loss = clip(model).loss

@@ -302,6 +302,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one_under_jit_and_shard_map():
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PATH": ""}
     found = subprocess.run(
@@ -310,6 +311,7 @@ def test_four_devices_equal_one_under_jit_and_shard_map():
     assert found.stdout.strip() == "equal", found.stderr
 
 
+@pytest.mark.slow
 def test_examples_of_the_page_run():
     result = doctest.testfile(str(PAGE), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert result.attempted > 5

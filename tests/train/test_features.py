@@ -78,6 +78,7 @@ def test_a_run_from_the_bank_is_that_of_the_live_tower(clip, bank, live, tmp_pat
     assert outcome.results == pytest.approx(live[1].results, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_run_from_a_bank_of_views_is_that_of_the_live_tower(clip, tmp_path):
     transforms = (("random_resized_crop", {"scale": (0.5, 1.0)}),)
     bank = embed(clip, tmp_path / "bank", epochs=2, transforms=transforms, seed=0)

@@ -85,6 +85,7 @@ print(json.dumps({"memory": found.memory, "traffic": [[*c, c.sent] for c in foun
 """
 
 
+@pytest.mark.slow
 def test_traffic_of_the_contrast_grows_with_the_batch_and_fsdp_splits_the_state(prediction):
     found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
@@ -105,6 +106,7 @@ def test_traffic_of_the_contrast_grows_with_the_batch_and_fsdp_splits_the_state(
     assert split["memory"]["optimizer"] < 0.4 * small["memory"]["optimizer"]
 
 
+@pytest.mark.slow
 def test_the_binary_prints_and_writes_nothing(tmp_path):
     arguments = ["--config=configs/clip.py:smoke", "--dry_run", "--dry_run_devices=2", f"--workdir={tmp_path / 'run'}"]
     command = [sys.executable, "-m", "experiments.train", *arguments, "--config.model.preset=nano/8"]
