@@ -29,7 +29,7 @@ def shapes() -> dict:
     return {
         "seed": 0,
         "batch_size": 256,
-        "steps": 700,
+        "steps": 600,
         "accumulate": 1,
         "accumulate_exactly": True,
         "ema_decay": placeholder(float),
@@ -82,6 +82,7 @@ def siglip() -> dict:
 def emoji() -> dict:
     """Emoji of three vendors; evaluated on a fourth vendor's style, and on concepts never seen."""
     config = _prepared("data/emoji")
+    config["steps"] = 400
     config["evals"] = {
         split: {
             "kind": "retrieval",
