@@ -51,10 +51,7 @@ def main() -> None:
     for loss in args.losses:
         for batch in args.batches:
             rows.append(compare(loss, batch, args))
-            print(
-                measure.table(rows[-1:]) if len(rows) == 1 else measure.table(rows[-1:]).splitlines()[1],
-                file=sys.stderr,
-            )
+            print(measure.table(rows[-1:]), file=sys.stderr, flush=True)
     about = {"D": args.width, "block_size": args.block_size, "cores": os.cpu_count(), "torch": contrast.SOURCE}
     print(", ".join(f"{name}: {value}" for name, value in about.items()))
     print(measure.table(rows))
@@ -84,8 +81,9 @@ def compare(loss: str, batch: int, args: argparse.Namespace) -> dict[str, Any]:
         if batch > args.peers_up_to:
             jobs = {"block": jobs["block"]}
         else:
-            values = [float(jobs["block"]()[0]), float(jobs["dense"]()[0]), jobs["torch"]()]
-            np.testing.assert_allclose(values, values[0], rtol=1e-4)
+            if batch <= 4096:  # where one more run costs little: all forms compute the same
+                values = [float(jobs["block"]()[0]), float(jobs["dense"]()[0]), jobs["torch"]()]
+                np.testing.assert_allclose(values, values[0], rtol=1e-4)
             memory["torch"] = torch_bytes_apart(loss, batch, args.width) / MIB
         seconds = measure.interleaved(jobs, repeats=args.rounds)
     wall, cpu = ({form: spent[i] for form, spent in seconds.items()} for i in range(2))
