@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax import losses
+from mmjax import losses, parallel
 from mmjax._checks import check_choice
 from mmjax.config import Section, call
 from mmjax.method import Aux, Batch, Method, Params, SplitLoss, Stats, Term, Variables, weighted_sum
@@ -62,9 +62,9 @@ def clip(model: DualEncoder, *, loss: str = "softmax") -> Method:
         scale = jnp.exp(params["log_scale"])
         metrics = {"scale": scale, "log_scale": params["log_scale"]}
         if loss == "softmax":
-            contrast = losses.clip_loss(*embeddings, scale=scale)
+            contrast = parallel.sharded(losses.clip_loss)(*embeddings, scale=scale)
         else:
-            contrast = losses.siglip_loss(*embeddings, scale=scale, bias=params["bias"])
+            contrast = parallel.sharded(losses.siglip_loss)(*embeddings, scale=scale, bias=params["bias"])
             metrics["bias"] = params["bias"]
         terms = {"contrast": Term(jnp.mean(contrast))}
         return weighted_sum(terms), Aux(terms, metrics, stats)

@@ -1,5 +1,6 @@
 """The loop over steps: update, log, evaluate, save."""
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,18 +37,25 @@ class CompiledStep:
         everywhere = parallel.replicated(mesh)
         out = (everywhere if shardings is None else shardings, everywhere)
         self._step = jax.jit(parallel.by_examples(step, mesh), donate_argnums=0, out_shardings=out)
+        # Losses that compare examples ask the context for the mesh that splits them (`parallel.sharded`).
+        self._mesh = mesh
         self._compiled: dict[Any, jax.stages.Compiled] = {}
 
     def trace(self, state: TrainState, batch: Batch) -> jax.stages.Traced:
         """The program for batches of this shape, not lowered to any platform; arrays may be `jax.ShapeDtypeStruct`."""
-        return self._step.trace(state, batch)
+        with self._in_mesh():
+            return self._step.trace(state, batch)
 
     def compile(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
         """The program for batches of this shape."""
         shapes = tuple((name, array.shape, array.dtype) for name, array in sorted(batch.items()))
         if shapes not in self._compiled:
-            self._compiled[shapes] = self._step.lower(state, batch).compile()
+            with self._in_mesh():
+                self._compiled[shapes] = self._step.lower(state, batch).compile()
         return self._compiled[shapes]
+
+    def _in_mesh(self) -> contextlib.AbstractContextManager[Any]:
+        return jax.set_mesh(self._mesh) if self._mesh.size > 1 else contextlib.nullcontext()
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         return self.compile(state, batch)(state, batch)
