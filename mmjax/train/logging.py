@@ -88,11 +88,6 @@ class ProgressLine:
             self._bar.stop()
 
 
-def read_metrics(path: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`."""
-    return [json.loads(line) for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def _append(file: Any, board: Any, step: int, values: Mapping[str, Any]) -> None:
     numbers = {name: float(value) for name, value in values.items()}
     line = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}

@@ -11,9 +11,9 @@ from mmjax.config import ConfigError
 from mmjax.data.bank import StaleBankError, describe_source
 from mmjax.data.sources import build_source
 from mmjax.evaluate.bank import describe_tower, embed_bank
+from mmjax.evaluate.report.run_files import read_lines
 from mmjax.train import CheckpointError, encoders, load_run, train_and_evaluate
 from mmjax.train.init_from import init_from
-from mmjax.train.logging import read_metrics
 from tests.train.tiny import tiny_config
 
 SOURCE = {"name": "shapes", "split": "train", "num_records": 40}
@@ -63,7 +63,7 @@ def live(clip, tmp_path_factory):
 
 
 def losses(folder):
-    return [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+    return [line["loss"] for line in read_lines(folder / "metrics.jsonl") if "loss" in line]
 
 
 def test_a_run_starts_from_the_tower_and_leaves_it_alone(clip, live):

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from mmjax.train.logging import MetricWriter, ProgressLine, read_metrics
+from mmjax.evaluate.report.run_files import read_lines
+from mmjax.train.logging import MetricWriter, ProgressLine
 
 
 def write(workdir, steps, **settings):
@@ -16,7 +17,7 @@ def write(workdir, steps, **settings):
 
 def test_lines_are_json_with_the_step_first_and_exact_float32_values(tmp_path):
     write(tmp_path, [1, 2])
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_lines(tmp_path / "metrics.jsonl")
     assert [list(line) for line in lines] == [["step", "loss"]] * 2
     assert np.float32(lines[1]["loss"]) == np.float32(0.1) * 2
 
@@ -26,7 +27,7 @@ def test_resuming_takes_back_later_lines_and_a_torn_one(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     write(tmp_path, [3], resumed_step=2)
-    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert [json.loads(line)["step"] for line in (tmp_path / "timing.jsonl").read_text().splitlines()] == [1, 2, 3]
 
 
@@ -34,7 +35,7 @@ def test_numbers_that_are_not_finite_stay_readable_json(tmp_path):
     writer = MetricWriter(tmp_path, tensorboard=False)
     writer.write(1, {"loss": float("nan"), "scale": float("inf")})
     writer.close()
-    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": "nan", "scale": "inf"}]
+    assert read_lines(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": "nan", "scale": "inf"}]
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mmjax.config import ConfigError
+from mmjax.evaluate.report.run_files import read_lines
 from mmjax.train import NonFiniteError, load_run, restore_params, train_and_evaluate
 from mmjax.train import fit as fitting
-from mmjax.train.logging import read_metrics
 from tests.train.tiny import tiny_config
 
 
@@ -34,7 +34,7 @@ def test_a_run_leaves_everything_that_reading_it_back_needs(uninterrupted):
 
 
 def test_metrics_are_of_every_step_and_evaluations_on_their_schedule(uninterrupted):
-    lines = read_metrics(uninterrupted[0] / "metrics.jsonl")
+    lines = read_lines(uninterrupted[0] / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in lines if "retrieval/text_to_image/R@1" in line] == [3, 6]
     assert all(line["scale"] == pytest.approx(np.exp(line["log_scale"]), rel=1e-5) for line in lines if "scale" in line)
@@ -59,7 +59,7 @@ def test_exact_micro_batches_train_as_the_whole_batch_and_the_header_says_so(uni
     train_and_evaluate(tiny_config(steps=2, evals={}, accumulate=2), tmp_path)
     assert "2 micro-batches of 4 a step, contrasted over the whole batch" in capsys.readouterr().out
     found, expected = (
-        [line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
+        [line["loss"] for line in read_lines(folder / "metrics.jsonl") if "loss" in line]
         for folder in (tmp_path, uninterrupted[0])
     )
     assert found == pytest.approx(expected[:2], rel=1e-5)
@@ -83,7 +83,7 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_uninterrupted_one(uninterr
     assert restore_params(tmp_path / "checkpoints")[0] == stop_at
     resumed = train_and_evaluate(tiny_config(), tmp_path)
     workdir, whole = uninterrupted
-    assert read_metrics(tmp_path / "metrics.jsonl") == read_metrics(workdir / "metrics.jsonl")
+    assert read_lines(tmp_path / "metrics.jsonl") == read_lines(workdir / "metrics.jsonl")
     assert resumed.results == whole.results
     np.testing.assert_array_equal(resumed.params["text"]["proj"]["kernel"], whole.params["text"]["proj"]["kernel"])
 
@@ -101,7 +101,7 @@ def test_a_killed_run_resumes_to_the_same_metrics(uninterrupted, tmp_path):
     process.kill()
     process.wait()
     train_and_evaluate(tiny_config(), tmp_path)
-    assert read_metrics(metrics) == read_metrics(uninterrupted[0] / "metrics.jsonl")
+    assert read_lines(metrics) == read_lines(uninterrupted[0] / "metrics.jsonl")
 
 
 def test_a_finished_run_started_again_gives_its_results_and_trains_nothing(uninterrupted, monkeypatch):
@@ -191,7 +191,7 @@ def test_sigmoid_loss_trains_its_bias(tmp_path):
     config = tiny_config(steps=2, evals={}, method={"name": "clip", "loss": "sigmoid"})
     config["model"]["use_bias"] = True
     train_and_evaluate(config, tmp_path)
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_lines(tmp_path / "metrics.jsonl")
     assert lines[0]["bias"] != lines[1]["bias"]
 
 

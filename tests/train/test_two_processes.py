@@ -11,8 +11,8 @@ import sys
 import jax
 import pytest
 
+from mmjax.evaluate.report.run_files import read_lines
 from mmjax.train import restore_params, train_and_evaluate
-from mmjax.train.logging import read_metrics
 from tests.train.tiny import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def run(workdir, *, processes, stop_at=0):
 
 
 def assert_same_run(workdir, reference):
-    found, expected = (read_metrics(folder / "metrics.jsonl") for folder in (workdir, reference))
+    found, expected = (read_lines(folder / "metrics.jsonl") for folder in (workdir, reference))
     assert [line.keys() for line in found] == [line.keys() for line in expected]
     for line, other in zip(found, expected, strict=True):
         assert line == pytest.approx(other, rel=1e-3, abs=1e-5)
