@@ -1,11 +1,14 @@
 """Time and memory of several forms of one job."""
 
+import contextlib
 import json
+import multiprocessing
 import pathlib
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 
@@ -16,15 +19,54 @@ class Seconds(NamedTuple):
     cpu: float
 
 
+def timed(job: Callable[..., Any], *args: Any) -> Seconds:
+    """What a call takes; the job returns when its work is done."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    job(*args)
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
 def interleaved(jobs: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, Seconds]:
-    """Runs all jobs in turn, `repeats` times after a first that does not count; a job returns when its work is done."""
+    """Runs all jobs in turn, `repeats` times after a first that does not count.
+
+    A job returns when its work is done, or what it measured itself, as an `Apart` does.
+    """
     spent: dict[str, list[Seconds]] = {name: [] for name in jobs}
     for _ in range(repeats + 1):
         for name, job in jobs.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            job()
-            spent[name].append(Seconds(time.perf_counter() - wall, time.process_time() - cpu))
+            found: list[Any] = []
+            seconds = timed(lambda job=job, found=found: found.append(job()))
+            spent[name].append(found[0] if isinstance(found[0], Seconds) else seconds)
     return {name: Seconds(*map(statistics.median, zip(*found[1:], strict=True))) for name, found in spent.items()}
+
+
+class Apart:
+    """A side in a process of its own, where neither's thread pool, allocator or settings meet the other's.
+
+    `make(*args)` runs there once and returns the job; a call `apart(*inputs)` runs `job(*inputs)` there, twice, and
+    returns what the second time took: a virtual machine takes the free memory of a process that waits, and the first
+    run would pay for getting it back, which no training that goes on pays.
+    """
+
+    def __init__(self, make: Callable[..., Callable[..., Any]], *args: Any):
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(theirs, make, args), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __call__(self, *inputs: Any) -> Seconds:
+        self._connection.send(inputs)
+        return self._connection.recv()
+
+
+def _serve(connection: Connection, make: Callable[..., Callable[..., Any]], args: tuple[Any, ...]) -> None:
+    job = make(*args)
+    with contextlib.suppress(EOFError):
+        while True:
+            inputs = connection.recv()
+            job(*inputs)
+            connection.send(timed(job, *inputs))
 
 
 def peak_bytes() -> int:

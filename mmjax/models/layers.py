@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
+from mmjax.ops.normalize import layer_norm
 from mmjax.ops.patches import patchify
 
 
@@ -31,11 +33,26 @@ class Dense(nn.Dense):
     dot_general: Any = _flat_dot_general
 
 
-class LayerNorm(nn.LayerNorm):
-    """`flax.linen.LayerNorm` with PyTorch's epsilon, and the variance from centred values (E[x^2] - E[x]^2 cancels)."""
+class LayerNorm(nn.Module):
+    """`mmjax.ops.layer_norm` with its parameters, `scale` and `bias` `[D]`.
+
+    Attributes:
+      epsilon: added to the variance; the default is PyTorch's.
+      dtype: of the result; None = that of the inputs and parameters. The computation is float32.
+      param_dtype: of the parameters.
+    """
 
     epsilon: float = 1e-5
-    use_fast_variance: bool = False
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D]` -> `[..., D]`."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+        dtype = jnp.result_type(x, scale) if self.dtype is None else self.dtype
+        return layer_norm(x, scale, bias, eps=self.epsilon).astype(dtype)
 
 
 class PatchEmbed(nn.Conv):

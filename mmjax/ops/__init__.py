@@ -3,7 +3,7 @@
 from mmjax.ops.activations import gelu, quick_gelu
 from mmjax.ops.attention import attend, attention_probabilities, fused_attention, has_flash_attention
 from mmjax.ops.late_interaction import late_interaction_scores, prompt_ensemble_scores, select_tokens
-from mmjax.ops.normalize import l2_normalize
+from mmjax.ops.normalize import l2_normalize, layer_norm
 from mmjax.ops.patches import patchify
 from mmjax.ops.pooling import pool_text
 from mmjax.ops.positions import resize_positions, sincos_position_2d
@@ -23,6 +23,7 @@ __all__ = [
     "has_flash_attention",
     "l2_normalize",
     "late_interaction_scores",
+    "layer_norm",
     "patchify",
     "pool_text",
     "prompt_ensemble_scores",

@@ -1,4 +1,4 @@
-"""Activation functions of the towers."""
+"""Activation functions of the towers; for the backward pass they keep their input alone."""
 
 import math
 
@@ -7,6 +7,7 @@ import jax
 from mmjax.ops.precision import at_least_float32
 
 
+@jax.checkpoint
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU, `x Phi(x)` with the normal distribution function Phi.
 
@@ -28,6 +29,7 @@ def gelu(x: jax.Array) -> jax.Array:
     return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
+@jax.checkpoint
 def quick_gelu(x: jax.Array) -> jax.Array:
     """The sigmoid approximation of GELU in OpenAI's CLIP, `x sigmoid(1.702 x)`.
 

@@ -33,7 +33,7 @@ def make_train_step(
       ema_decay: decay of the moving average of the parameters, in [0, 1); None keeps none.
 
     Returns:
-      The step. Its metrics are scalars: `loss`, `loss/<term>`, `grad_norm`, `update_norm`, `learning_rate`, and the
+      The step. Its metrics are scalars: `loss`, `loss/<term>`, `grad_norm`, `learning_rate`, and the
       method's own.
 
     Raises:
@@ -64,27 +64,25 @@ def make_train_step(
         else:
             gradient = accumulate_gradients(jax.value_and_grad(of_trainable(loss), has_aux=True), accumulate)
         (value, aux), grads = gradient(state.trainable, batch, rng)
-        updates, opt_state = optimizer.transformation.update(grads, state.opt_state, state.trainable)
-        trainable = cast(Params, optax.apply_updates(state.trainable, updates))
-        ema = None if ema_decay is None else ema_update(state.ema, trainable, decay=ema_decay)
         metrics = {
             "loss": value,
             **{f"loss/{name}": term.value for name, term in aux.terms.items()},
             **aux.metrics,
             "grad_norm": optax.tree.norm(grads),
-            "update_norm": optax.tree.norm(updates),
             "learning_rate": optimizer.schedule(state.step),
         }
+
+        def update(state: TrainState) -> TrainState:
+            updates, opt_state = optimizer.transformation.update(grads, state.opt_state, state.trainable)
+            trainable = cast(Params, optax.apply_updates(state.trainable, updates))
+            ema = None if ema_decay is None else ema_update(state.ema, trainable, decay=ema_decay)
+            return dataclasses.replace(
+                state, step=state.step + 1, trainable=trainable, opt_state=opt_state, stats=aux.stats, ema=ema
+            )
+
         healthy = state.healthy & jnp.isfinite(value) & jnp.isfinite(metrics["grad_norm"])
-        new = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            trainable=trainable,
-            opt_state=opt_state,
-            stats=aux.stats,
-            ema=ema,
-        )
-        kept = jax.tree.map(lambda new, old: jnp.where(healthy, new, old), new, state)
-        return dataclasses.replace(kept, healthy=healthy), metrics
+        # A branch updates the donated state in place; a choice between old and new would hold both of them.
+        state = jax.lax.cond(healthy, update, lambda state: state, state)
+        return dataclasses.replace(state, healthy=healthy), metrics
 
     return step
