@@ -5,7 +5,8 @@
     python -m experiments.embed --checkpoint=runs/clip --out=banks/views --epochs=4 \\
         --transforms='[["random_resized_crop", {"scale": [0.7, 1]}], "flip"]'
 
-`--config.data.features.image=banks/shapes` then makes configs/lit.py train from it. docs/bank.md tells more.
+`--config.data.features.image=banks/shapes` then makes configs/lit.py train from it. The same command on several hosts
+shares the work. docs/bank.md tells more.
 """
 
 import json
@@ -26,27 +27,34 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the s
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Records a call of the tower.", lower_bound=1)
 _MAX_BAD_SHARE = flags.DEFINE_float("max_bad_share", 0.01, "Share of unreadable records at which to stop.")
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", 0, "Processes that read.", lower_bound=0)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, GKE and TPU need no flag.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes that share the work.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _EMA = flags.DEFINE_bool("ema", False, "Whether to embed by the moving average of the parameters.")
 
 
 def main() -> None:
     from mmjax import parallel, train
-    from mmjax.config import parse_call
+    from mmjax.config import ConfigError, parse_call
     from mmjax.data.bank import describe_source
     from mmjax.data.sources import build_source
     from mmjax.evaluate.bank import describe_tower, embed_bank
 
+    parallel.start_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     run = train.load_run(_CHECKPOINT.value, ema=_EMA.value)
-    name, settings = parse_call(_DATA.value) if _DATA.value else _training_source(run.config["data"]["train"])
-    source = build_source(name, **settings)
+    tower = getattr(run.model, _MODALITY.value)
+    if tower is None:
+        raise ConfigError(f"{_CHECKPOINT.value} has no {_MODALITY.value} tower; give another --modality")
+    name, settings = parse_call(_DATA.value) if _DATA.value else _training_source(run.config)
+    source = parallel.together(lambda: build_source(name, **settings))
     bank = embed_bank(
-        train.encoders(run, parallel.make_mesh())._replace(batch_size=_BATCH_SIZE.value),
+        train.encoders(run, parallel.local_mesh(), heads=False)._replace(batch_size=_BATCH_SIZE.value),
         run.params,
         source,
         _OUT.value,
         modality=_MODALITY.value,
         description=describe_source(name, **settings),
-        tower=describe_tower(getattr(run.model, _MODALITY.value)),
+        tower=describe_tower(tower),
         origin={"checkpoint": _CHECKPOINT.value, "step": run.step, "ema": _EMA.value},
         epochs=_EPOCHS.value,
         transforms=json.loads(_TRANSFORMS.value),
@@ -56,11 +64,18 @@ def main() -> None:
         max_bad_share=_MAX_BAD_SHARE.value,
         num_workers=_NUM_WORKERS.value,
     )
+    if not parallel.is_first_process():
+        return
     info, missing = bank.info, int((~bank.valid).sum())
     print(f"{_OUT.value}: {info.epochs} x {info.records:,} embeddings of {info.dim} {info.dtype}, {missing} missing")
 
 
-def _training_source(train: dict) -> tuple[str, dict]:
+def _training_source(config: dict) -> tuple[str, dict]:
+    from mmjax.config import ConfigError
+
+    if "train" not in config["data"]:
+        raise ConfigError(f"{_CHECKPOINT.value} was imported and trained on nothing here; say what to embed by --data")
+    train = config["data"]["train"]
     return train["name"], {key: value for key, value in train.items() if key != "name"}
 
 

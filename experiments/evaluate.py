@@ -22,13 +22,15 @@ _OUT = flags.DEFINE_string("out", None, "JSON file for the results.")
 
 def main() -> None:
     from mmjax import evaluate, parallel, train
-    from mmjax.config import parse_call
+    from mmjax.config import ConfigError, parse_call
 
     run = train.load_run(_CHECKPOINT.value, ema=_EMA.value)
     evals = run.config.get("evals", {})
     if _DATA.value:
         name, settings = parse_call(_DATA.value)
         evals = {protocol: {"data": {"name": name, **settings}} for protocol in _PROTOCOLS.value}
+    if not evals:
+        raise ConfigError(f"the config of {_CHECKPOINT.value} evaluates nothing; say on what by --data")
     evaluators = evaluate.build_evaluators(evals, train.encoders(run, parallel.make_mesh()))
     results = {"step": run.step, **dict(evaluate.run_evaluators(evaluators, run.params))}
     if _OUT.value:

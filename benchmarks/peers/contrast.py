@@ -1,12 +1,14 @@
 """open_clip's contrastive losses on one device, or their formulas where open_clip is not installed."""
 
+from importlib import metadata
+
 import torch
 import torch.nn.functional as F
 
 try:
     from open_clip.loss import ClipLoss, SigLipLoss  # pyrefly: ignore[missing-import]
 
-    SOURCE = "open_clip"
+    SOURCE = f"open_clip {metadata.version('open_clip_torch')}"
 except ImportError:
     SOURCE = "torch, open_clip's formula"
 

@@ -4,7 +4,7 @@ from mmjax.data.bank import FeatureBank, StaleBankError
 from mmjax.data.batching import ArraySpec, Batch, TooManyBadRecordsError
 from mmjax.data.evaluation import caption_batches, image_batches
 from mmjax.data.examples import choose_caption
-from mmjax.data.image_spec import CLIP_MEAN, CLIP_STD, ImageSpec, normalize
+from mmjax.data.image_spec import CLIP_MEAN, CLIP_STD, ImageSpec, normalize, resize_as
 from mmjax.data.images import decode_image, resize_to
 from mmjax.data.iterator import BatchIterator
 from mmjax.data.pipeline import train_batches
@@ -35,6 +35,7 @@ __all__ = [
     "image_batches",
     "is_synthetic",
     "normalize",
+    "resize_as",
     "resize_to",
     "train_batches",
     "train_bpe",

@@ -15,7 +15,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,6 +192,25 @@ def write_bank(out: str | os.PathLike[str], blocks: Iterable[Block], *, info: Ba
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def save_blocks(path: str | os.PathLike[str], blocks: Iterable[Block]) -> int:
+    """Writes blocks to a file, from which `load_blocks` gives them back, and returns how many rows they have."""
+    rows = 0
+    with open(path, "wb") as file:
+        for block in blocks:
+            rows += len(block.index)
+            for field in block:
+                np.save(file, field)
+    return rows
+
+
+def load_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
+    """The blocks of a file, in their order."""
+    with open(path, "rb") as file:
+        while file.peek(1):
+            epoch, index, keys, features = (np.load(file) for _ in Block._fields)
+            yield Block(int(epoch), index, keys, features)
 
 
 def record_key(record: Mapping[str, Any]) -> int:

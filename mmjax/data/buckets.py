@@ -2,21 +2,19 @@
 
 import bisect
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One example that has been read and not been yielded.
+    """An example that has no batch yet.
 
     Attributes:
       position: in the stream.
       length: tokens of its text.
-      fields: its arrays.
     """
 
     position: int
     length: int
-    fields: dict[str, Any]
 
 
 class Pools:
@@ -26,7 +24,7 @@ class Pools:
     left is batched over the pools, longest first; the shortest wait for the next epoch.
 
     >>> pools = Pools((4, 8), batch_size=2)
-    >>> rows = [Row(position, length, {}) for position, length in enumerate([3, 7, 2, 8])]
+    >>> rows = [Row(position, length) for position, length in enumerate([3, 7, 2, 8])]
     >>> [[row.position for row in batch] for row in rows if (batch := pools.add(row))]
     [[0, 2], [1, 3]]
     """

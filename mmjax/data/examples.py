@@ -14,6 +14,7 @@ from mmjax.data.records import CorruptRecordError, locate, validate_record
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.data.transforms import Augment
 
+CHUNK = 64  # examples that a worker reads at a time
 _PROBED = 100
 
 
@@ -45,6 +46,8 @@ class ExampleReader(NamedTuple):
       banks: by name, embeddings to read as `<name>_features`.
       view_epochs: epochs after which random numbers repeat; None = never.
       keys: whether to read `key`, the `record_key` of each record.
+      strict: whether a failure of the disk is raised, and does not make a bad record: where records are read twice, or
+        by several processes, what is bad must stay bad, and for all.
     """
 
     source: Any
@@ -57,6 +60,7 @@ class ExampleReader(NamedTuple):
     banks: Mapping[str, FeatureBank] = {}
     view_epochs: int | None = None
     keys: bool = False
+    strict: bool = False
 
     def read(self, positions: Sequence[int]) -> Chunk:
         """The examples at these positions of the stream."""
@@ -82,6 +86,8 @@ class ExampleReader(NamedTuple):
                 record = validate_record(self.source[index], where=where)
                 example = self._example(record, Draws(self.order.seed, epoch, index), where)
             except CorruptRecordError as error:
+                if self.strict and isinstance(error.__cause__, OSError):
+                    raise
                 errors.append((row, error.where, error.reason))
                 continue
             except Exception as error:
@@ -134,14 +140,13 @@ class Chunks:
     reader: ExampleReader
     start: int
     stop: int
-    size: int
 
     def __len__(self) -> int:
-        return -(-(self.stop - self.start) // self.size)
+        return -(-(self.stop - self.start) // CHUNK)
 
     def __getitem__(self, index: int) -> Chunk:
-        first = self.start + index * self.size
-        return self.reader.read(range(first, min(first + self.size, self.stop)))
+        first = self.start + index * CHUNK
+        return self.reader.read(range(first, min(first + CHUNK, self.stop)))
 
 
 def probe(source: Any, *, image: bool, captions: bool) -> frozenset[str]:

@@ -1,11 +1,11 @@
 """The one description of how pictures are prepared, shared by training, evaluation and export."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmjax.data.images import resampling
+from mmjax.data.images import resampling, resize_to
 from mmjax.paths import suggestion
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -21,8 +21,10 @@ class ImageSpec(NamedTuple):
       std: of red, green and blue, divided by.
       resize: filter, "bicubic", "bilinear", "lanczos" or "nearest".
       fit: "crop" scales the shorter side and keeps the centre (CLIP); "squash" scales both sides (SigLIP).
+      scaled_size: what `fit` scales to, in pixels, before the centre of `size` is kept; None = `size`. DINOv2 has 256
+        for 224. Random crops, which come out at `size`, pass it by.
 
-    >>> spec = ImageSpec(size=32)
+    >>> spec = ImageSpec(size=32, scaled_size=40)
     >>> ImageSpec.from_json(spec.to_json()) == spec
     True
     """
@@ -32,10 +34,24 @@ class ImageSpec(NamedTuple):
     std: tuple[float, float, float] = CLIP_STD
     resize: str = "bicubic"
     fit: str = "crop"
+    scaled_size: int | None = None
+
+    def at(self, size: int) -> "ImageSpec":
+        """The same for pictures of another size, of which the centre is the same share.
+
+        >>> ImageSpec(224, scaled_size=256).at(112).scaled_size
+        128
+        """
+        scaled = None if self.scaled_size is None else round(self.scaled_size * size / self.size)
+        return self._replace(size=size, scaled_size=scaled)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields but those that are None, which older files do not have either."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
     def to_json(self) -> str:
         """One JSON object."""
-        return json.dumps(self._asdict())
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> "ImageSpec":
@@ -55,10 +71,22 @@ def check_spec(spec: ImageSpec) -> ImageSpec:
     for name, values in (("mean", spec.mean), ("std", spec.std)):
         if len(values) != 3 or (name == "std" and min(values) <= 0):
             raise ValueError(f"ImageSpec: {name} is {values!r}, expected three {'positive ' * (name == 'std')}numbers")
+    scaled = spec.scaled_size
+    if scaled is not None and (not isinstance(scaled, int) or scaled < spec.size):
+        raise ValueError(f"ImageSpec: scaled_size is {scaled!r}, expected None or at least size, {spec.size} pixels")
     if spec.fit not in ("crop", "squash"):
         raise ValueError(f"ImageSpec: fit is {spec.fit!r}, expected 'crop' or 'squash'")
     resampling(spec.resize)
     return spec
+
+
+def resize_as(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """The picture `[H, W, 3]` uint8 at `[size, size, 3]`, scaled and cut as `spec` says; see `resize_to`.
+
+    >>> resize_as(np.zeros((9, 12, 3), np.uint8), ImageSpec(size=4, scaled_size=6)).shape
+    (4, 4, 3)
+    """
+    return resize_to(image, spec.size, resize=spec.resize, fit=spec.fit, scaled_size=spec.scaled_size)
 
 
 def normalize(images: np.ndarray, spec: ImageSpec, *, out: np.ndarray | None = None) -> np.ndarray:

@@ -51,10 +51,12 @@ def decode_image(image: bytes | str | pathlib.Path | np.ndarray, *, where: str =
     return _read(image, path)
 
 
-def resize_to(image: np.ndarray, size: int, *, resize: str = "bicubic", fit: str = "crop") -> np.ndarray:
+def resize_to(
+    image: np.ndarray, size: int, *, resize: str = "bicubic", fit: str = "crop", scaled_size: int | None = None
+) -> np.ndarray:
     """The picture at `size` by `size` pixels, antialiased.
 
-    "crop" scales the shorter side to `size` and keeps the centre, as CLIP does; "squash" scales both sides, as
+    "crop" scales the shorter side to `scaled_size` and keeps the centre, as CLIP does; "squash" scales both sides, as
     SigLIP does.
 
     Args:
@@ -62,30 +64,33 @@ def resize_to(image: np.ndarray, size: int, *, resize: str = "bicubic", fit: str
       size: side of the result in pixels.
       resize: name of the filter: "nearest", "bilinear", "bicubic" or "lanczos".
       fit: "crop" or "squash".
+      scaled_size: side in pixels of which the centre is kept, at least `size`; None = `size`.
 
     Returns:
-      `[size, size, 3]` uint8; `image` itself where it has that size.
+      `[size, size, 3]` uint8; `image` itself where it has that size and is not to be scaled beyond it.
 
     >>> resize_to(np.zeros((1, 3, 3), np.uint8), 2).shape
     (2, 2, 3)
     """
+    scaled = size if scaled_size is None else scaled_size
     height, width = image.shape[:2]
-    if (height, width) == (size, size):
+    if (height, width) == (size, size) and scaled == size:
         return image
     if fit == "squash":
-        return resize_box(image, size, (0, 0, width, height), resize=resize)
-    short = min(height, width)
-    if max(height, width) > _STRIP * short:
-        # Of a strip only the middle is kept: its long side at full scale could take all memory.
-        top, left = ((side - min(side, _STRIP * short)) // 2 for side in (height, width))
-        image = image[top : top + _STRIP * short, left : left + _STRIP * short]
-        height, width = image.shape[:2]
-    # Whole picture first, then the centre, with sides rounded down: the pixels of transformers'
-    # CLIPImageProcessor to the last bit.
-    height, width = (int(size * side / short) for side in (height, width))
-    scaled = Image.fromarray(image).resize((width, height), resampling(resize))
+        height = width = scaled
+    else:
+        short = min(height, width)
+        if max(height, width) > _STRIP * short:
+            # Of a strip only the middle is kept: its long side at full scale could take all memory.
+            top, left = ((side - min(side, _STRIP * short)) // 2 for side in (height, width))
+            image = image[top : top + _STRIP * short, left : left + _STRIP * short]
+            height, width = image.shape[:2]
+        # Whole picture first, then the centre, with sides rounded down: the pixels of transformers'
+        # CLIPImageProcessor to the last bit.
+        height, width = (int(scaled * side / short) for side in (height, width))
+    picture = Image.fromarray(image).resize((width, height), resampling(resize))
     left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(scaled.crop((left, top, left + size, top + size)))
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
 def resize_box(

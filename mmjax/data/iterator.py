@@ -1,7 +1,6 @@
 """The iterator that a training loop holds: it reads ahead, and its state is that of the batch last yielded."""
 
 import contextlib
-import copy
 import queue
 import threading
 import weakref
@@ -49,7 +48,7 @@ class BatchIterator(Iterator[Batch]):
 
     def get_state(self) -> dict[str, Any]:
         """What JSON can hold and `set_state` of a fresh iterator over the same stream takes."""
-        return copy.deepcopy({"stream": self._stream, **self._state})
+        return {"stream": dict(self._stream), **self._state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on after the batch at which `get_state` was called.

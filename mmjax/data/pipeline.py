@@ -1,5 +1,6 @@
 """The stream of training batches: deterministic, exact after a restart, equal for any number of workers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmjax.data.examples import ExampleReader, probe
 from mmjax.data.image_spec import ImageSpec
 from mmjax.data.iterator import BatchIterator
 from mmjax.data.order import make_order
+from mmjax.data.plan import Plan
 from mmjax.data.records import without_images
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.data.transforms import TransformConfig, compose
@@ -68,9 +70,10 @@ def train_batches(
         batch (a short batch comes at the very end), "drop" leaves it out, "pad" fills up with examples whose
         `mask` is False; bad records are padding there too.
       buckets: ascending lengths up to `context_length`; a batch's texts are cut to the smallest that holds
-        them.
+        them, on all processes to the same.
       group_by_length: whether to bring texts of one bucket together. A batch is then not a random sample as
-        to length.
+        to length, and since it is made by its texts, for a record that cannot be read another one of the batch
+        stands in. So it does with buckets and several processes.
       max_bad_share: share of unreadable records at which the run stops, in [0, 1].
       num_workers: processes that read; 0 reads in a thread of this one.
       num_threads: threads that read, in each process; they help where reading waits for a disk or decodes
@@ -106,10 +109,7 @@ def train_batches(
         len(caption_weights) and caption_weights[0] > 0 and min(caption_weights) >= 0
     ):
         raise ValueError(f"caption_weights are {caption_weights}, expected the first to be positive and none negative")
-    if shard[1] > 1 and buckets:
-        raise ValueError(
-            "buckets with several processes: their texts could differ in length within one step; leave buckets out"
-        )
+    lengths = check_buckets(buckets, context_length=context_length)
     order = make_order(len(source), batch_size=batch_size, seed=seed, shuffle=shuffle, remainder=remainder, shard=shard)
     banks = dict(features or {})
     check_banks(
@@ -124,7 +124,8 @@ def train_batches(
         seed=seed,
     )
     if "image" in banks:
-        source, image = without_images(source), None
+        # Without its picture a record still has to have something: its captions.
+        source, image = without_images(source) if tokenizer else source, None
     if "text" in banks:
         tokenizer = None
     fields = probe(source, image=image is not None, captions=tokenizer is not None)
@@ -139,13 +140,27 @@ def train_batches(
         banks=banks,
         view_epochs=view_epochs,
     )
+    plan = None
+    if tokenizer and len(lengths) > 1 and (group_by_length or shard[1] > 1):
+        reader = reader._replace(order=order._replace(process=0, processes=1))
+        plan = Plan(
+            reader._replace(source=without_images(source), augment=None, labels=False, banks={}, strict=True),
+            batch_size=batch_size,
+            shard=shard,
+            stop=reader.order.positions(epochs),
+            lengths=lengths,
+            grouped=group_by_length,
+            # Texts of all processes are read, and pictures of this one, which take 20 to 100 times as long.
+            num_workers=math.ceil(num_workers * shard[1] / 32) if image else num_workers,
+            num_threads=num_threads,
+        )
     batcher = Batcher(
         reader,
         batch_size=batch_size // shard[1],
         stop=order.positions(epochs),
         remainder=remainder,
-        lengths=check_buckets(buckets, context_length=context_length),
-        grouped=group_by_length,
+        lengths=lengths,
+        plan=plan,
         max_bad_share=max_bad_share,
         num_workers=num_workers,
         num_threads=num_threads,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from mmjax.data.image_spec import ImageSpec, check_spec
+from mmjax.data.image_spec import ImageSpec, check_spec, resize_as
 from mmjax.data.images import resize_box, resize_to
 from mmjax.data.randomness import Draws
 from mmjax.paths import suggestion
@@ -42,7 +42,7 @@ class Augment(NamedTuple):
         """`[H, W, 3]` uint8 to `[size, size, 3]` uint8."""
         for name, step in self.steps:
             image = step(image, functools.partial(draws.uniform, name))
-        return resize_to(image, self.spec.size, resize=self.spec.resize, fit=self.spec.fit)
+        return resize_as(image, self.spec)
 
 
 def compose(transforms: Sequence[TransformConfig], spec: ImageSpec) -> Augment:
@@ -67,7 +67,10 @@ def compose(transforms: Sequence[TransformConfig], spec: ImageSpec) -> Augment:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"transforms: two draw as {name!r}; rename one by {{'draws': '{name}_2'}}")
-    return Augment(check_spec(spec), tuple(steps))
+    check_spec(spec)
+    if any("size" in step.keywords for _, step in steps):
+        spec = spec._replace(scaled_size=None)  # What a transform has cut to the final size is not scaled beyond it.
+    return Augment(spec, tuple(steps))
 
 
 def random_resized_crop(
@@ -170,7 +173,7 @@ TRANSFORMS: Mapping[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _step(config: TransformConfig, spec: ImageSpec) -> tuple[str, Callable[..., np.ndarray]]:
+def _step(config: TransformConfig, spec: ImageSpec) -> tuple[str, functools.partial[np.ndarray]]:
     name, given = (config, {}) if isinstance(config, str) else config
     if name not in TRANSFORMS:
         raise ValueError(f"transforms: no transform {name!r}; {suggestion(name, TRANSFORMS)}")

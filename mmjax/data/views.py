@@ -22,7 +22,7 @@ def describe_image_views(
     {'transforms': [['flip', {}]], 'seed': 3}
     """
     steps = [[step, {}] if isinstance(step, str) else list(step) for step in transforms]
-    return image._asdict(), {"transforms": steps, **({"seed": seed} if steps else {})}
+    return image.to_dict(), {"transforms": steps, **({"seed": seed} if steps else {})}
 
 
 def describe_text_views(
@@ -54,6 +54,7 @@ def view_batches(
     max_bad_share: float = 0.01,
     num_workers: int = 0,
     num_threads: int = 0,
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, Batch]]:
     """The inputs that `train_batches` of these settings makes in each epoch, in the source's order.
 
@@ -63,6 +64,7 @@ def view_batches(
       epochs: how many.
       image, transforms, tokenizer, context_length, caption_weights, seed: see `train_batches`.
       max_bad_share, num_workers, num_threads: see `train_batches`.
+      shard: number of this process, and how many there are: each has some of the batches, whole ones.
 
     Yields:
       The epoch, and a batch of `image` or `text` with `text_mask`, `index`, `key` uint64 `[B]` (see `record_key`) and
@@ -80,10 +82,14 @@ def view_batches(
         labels=False,
         keys=True,
     )
+    process, processes = shard
+    batches = order.positions(epochs) // batch_size
+    first, end = (batches * part // processes for part in (process, process + 1))
     batcher = Batcher(
         reader,
         batch_size=batch_size,
-        stop=order.positions(epochs),
+        start=first * batch_size,
+        stop=end * batch_size,
         remainder="pad",
         lengths=(context_length,),
         max_bad_share=max_bad_share,
@@ -91,7 +97,7 @@ def view_batches(
         num_threads=num_threads,
     )
     try:
-        for number, batch in enumerate(batcher):
+        for number, batch in enumerate(batcher, first):
             yield number * batch_size // order.epoch_length, batch
     finally:
         batcher.close()

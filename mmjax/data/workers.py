@@ -1,6 +1,9 @@
 """The one file that knows grain: threads and processes that read, and permutations that need no memory."""
 
-from collections.abc import Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, Protocol
 
 import grain
@@ -31,6 +34,80 @@ def read_ahead(source: Any, *, num_workers: int, num_threads: int) -> Closable:
         stream = WithOptionsIterDataset(stream, DatasetOptions(min_shm_size=2**16))
         stream = stream.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers, per_worker_buffer_size=2))
     return iter(stream)
+
+
+class Asked:
+    """A function of this process that its workers can call: a copy of it in another process asks here.
+
+    Calls come in threads of this process, one a copy. What the function raises is raised where it was called.
+
+    >>> ask = Asked(len)
+    >>> ask([1, 2])
+    2
+    >>> ask.close()
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+        self._listener: Listener | None = None
+        self._closed = threading.Event()
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._listener is None:
+            # A socket in a folder that nobody else may enter.
+            self._listener = Listener()
+            threading.Thread(target=_accept, args=(self._listener, self._function, self._closed), daemon=True).start()
+        return _Asker, (self._listener.address,)
+
+    def close(self) -> None:
+        """Takes no further copies."""
+        self._closed.set()
+        if self._listener is not None:
+            # The thread that waits for copies wakes for one more, and ends.
+            Client(self._listener.address).close()
+            self._listener = None
+
+
+class _Asker:
+    """The copy of an `Asked` in another process."""
+
+    def __init__(self, address: Any):
+        self._address = address
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any) -> Any:
+        with self._lock:
+            if self._connection is None:
+                self._connection = Client(self._address)
+            self._connection.send(args)
+            raised, value = self._connection.recv()
+        if raised:
+            raise value
+        return value
+
+
+def _accept(listener: Listener, function: Callable[..., Any], closed: threading.Event) -> None:
+    with listener:
+        while True:
+            connection = listener.accept()
+            if closed.is_set():
+                return
+            threading.Thread(target=_answer, args=(connection, function), daemon=True).start()
+
+
+def _answer(connection: Connection, function: Callable[..., Any]) -> None:
+    with connection, contextlib.suppress(EOFError, OSError):
+        while True:
+            args = connection.recv()
+            try:
+                answer = False, function(*args)
+            except Exception as error:
+                answer = True, error
+            connection.send(answer)
 
 
 def permuted(index: int, length: int, *, seed: int) -> int:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import hashlib
+import itertools
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +17,12 @@ from jax.experimental import multihost_utils
 
 from mmjax import parallel, paths
 from mmjax._checks import check_choice
-from mmjax.data.bank import BankInfo, Block, FeatureBank, write_bank
+from mmjax.data.bank import BankInfo, Block, FeatureBank, load_blocks, save_blocks, write_bank
+from mmjax.data.batching import TooManyBadRecordsError
+from mmjax.data.storage import refuse_existing
 from mmjax.data.transforms import TransformConfig
 from mmjax.data.views import describe_image_views, describe_text_views, view_batches
-from mmjax.evaluate.embed import Encoders
+from mmjax.evaluate.embed import Encoders, image_inputs, text_inputs
 from mmjax.method import Params
 
 _NO_EFFECT = ("parent", "name", "remat", "attention", "dropout_rate", "patch_dropout")
@@ -44,13 +49,15 @@ def embed_bank(
 ) -> FeatureBank:
     """Embeds every record of a source, in each of several epochs of random views, and writes the bank.
 
-    The views are those that `train_batches` shows with the same seed, transforms and caption weights.
+    The views are those that `train_batches` shows with the same seed, transforms and caption weights. Of several
+    processes, which all call it, each embeds some of the batches on its own devices; the bank is that of one process.
 
     Args:
-      encoders: of the model; the one of `modality` is run.
+      encoders: of the model; the one of `modality` is run. Their mesh has this process's devices only, see
+        `parallel.local_mesh`.
       params: of the model.
       source: random access to records.
-      out: the folder to make; it must not exist.
+      out: the folder to make; it must not exist. All processes must see it.
       modality: "image" or "text".
       description: of the source, from `mmjax.data.bank.describe_source`.
       tower: its settings, from `describe_tower`.
@@ -67,19 +74,33 @@ def embed_bank(
       The bank.
 
     Raises:
-      ValueError: there are several processes, several epochs would be equal, or an embedding is not finite.
+      ValueError: the mesh reaches over processes, several epochs would be equal, or an embedding is not finite.
       FileExistsError: `out` exists.
+      TooManyBadRecordsError: more than `max_bad_share` of the records cannot be read.
+      ConfigError: another process stopped; the message tells why.
     """
     check_choice("embed_bank", "modality", modality, ("image", "text"))
-    if jax.process_count() > 1:
-        raise ValueError(f"embed_bank: {jax.process_count()} processes would write one bank; embed in one process")
+    process, processes = jax.process_index(), jax.process_count()
+    if any(device.process_index != process for device in encoders.mesh.devices.flat):
+        raise ValueError(
+            f"embed_bank: the encoders' mesh has devices of several of {processes} processes, and each embeds another "
+            "part; make the encoders on parallel.local_mesh()"
+        )
+    count = encoders.batch_size
     if modality == "image":
-        inputs: dict[str, Any] = {"image": encoders.image, "transforms": transforms}
-        preprocessing, views = describe_image_views(encoders.image, transforms=transforms, seed=seed)
+        image = image_inputs(encoders)
+        inputs: dict[str, Any] = {"image": image, "transforms": transforms}
+        example = {"image": jax.ShapeDtypeStruct((count, image.size, image.size, 3), jnp.float32)}
+        preprocessing, views = describe_image_views(image, transforms=transforms, seed=seed)
     else:
-        settings: dict[str, Any] = {"context_length": encoders.context_length, "caption_weights": caption_weights}
-        inputs = {"tokenizer": encoders.tokenizer, **settings}
-        preprocessing, views = describe_text_views(encoders.tokenizer, **settings, seed=seed)
+        tokenizer, length = text_inputs(encoders)
+        settings: dict[str, Any] = {"context_length": length, "caption_weights": caption_weights}
+        inputs = {"tokenizer": tokenizer, **settings}
+        example = {
+            "text": jax.ShapeDtypeStruct((count, length), jnp.int32),
+            "text_mask": jax.ShapeDtypeStruct((count, length), jnp.bool_),
+        }
+        preprocessing, views = describe_text_views(tokenizer, **settings, seed=seed)
     if epochs > 1 and "seed" not in views:
         raise ValueError(f"embed_bank: {epochs} epochs would be equal, nothing random is among {views}; store 1")
     batches = view_batches(
@@ -87,18 +108,13 @@ def embed_bank(
         batch_size=encoders.batch_size,
         epochs=epochs,
         seed=seed,
-        max_bad_share=max_bad_share,
+        max_bad_share=max_bad_share if processes == 1 else 1.0,  # several ask for the share of all below
         num_workers=num_workers,
         num_threads=num_threads,
+        shard=(process, processes),
         **inputs,
     )
     encode, params = encoders.functions[modality], parallel.on_mesh(params, encoders.mesh)
-    count, size, length = encoders.batch_size, encoders.image.size, encoders.context_length
-    example = {
-        "image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.float32),
-        "text": jax.ShapeDtypeStruct((count, length), jnp.int32),
-        "text_mask": jax.ShapeDtypeStruct((count, length), jnp.bool_),
-    }
     info = BankInfo(
         modality=modality,
         source=description,
@@ -119,8 +135,45 @@ def embed_bank(
             embeds = encode(params, parallel.put_shared_batch(batch, encoders.mesh))
             yield Block(epoch, index[mask], keys[mask], np.asarray(embeds, np.float32)[mask])
 
-    write_bank(out, blocks(), info=info)
+    if processes == 1:
+        write_bank(out, blocks(), info=info)
+    else:
+        _write_together(Path(out), blocks(), info, max_bad_share)
     return FeatureBank(out)
+
+
+def _write_together(out: Path, blocks: Iterator[Block], info: BankInfo, max_bad_share: float) -> None:
+    """Every process saves its blocks, and the first one makes a bank of them all."""
+    parts = out.with_name(f".{out.name}.parts")
+    files = [parts / f"{process:05d}" for process in range(jax.process_count())]
+
+    def prepare() -> None:
+        refuse_existing(out)
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir(parents=True)
+
+    def save() -> int:
+        if not parts.is_dir():
+            raise ValueError(
+                f"embed_bank: this process does not see {parts}, which the first one has made; give a folder that all "
+                "processes share"
+            )
+        return save_blocks(files[jax.process_index()], blocks)
+
+    try:
+        parallel.on_first_process(prepare)
+        total = info.records * info.epochs
+        missing = total - sum(parallel.gather(parallel.together(save)))
+        if missing > max_bad_share * total:
+            raise TooManyBadRecordsError(
+                f"{missing} of {total} records cannot be read, more than max_bad_share={max_bad_share}; the logs "
+                "of the processes name each"
+            )
+        joined = itertools.chain.from_iterable(map(load_blocks, files))
+        parallel.on_first_process(lambda: write_bank(out, joined, info=info))
+    finally:
+        if parallel.is_first_process():
+            shutil.rmtree(parts, ignore_errors=True)
 
 
 def describe_tower(tower: nn.Module) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Meshes, shardings and the placing of arrays on devices."""
 
+from mmjax.parallel.absent import COMPILER_OPTIONS, absent_devices
 from mmjax.parallel.activations import by_examples
 from mmjax.parallel.distributed import (
     Agreement,
@@ -16,7 +17,9 @@ from mmjax.parallel.mesh import (
     batch_shapes,
     batch_sharding,
     describe,
+    local_mesh,
     make_mesh,
+    mesh_of,
     on_mesh,
     put_batch,
     put_shared_batch,
@@ -31,11 +34,13 @@ from mmjax.parallel.traffic import Collective, collective_traffic
 __all__ = [
     "AXES",
     "BATCH_AXES",
+    "COMPILER_OPTIONS",
     "TENSOR_RULES",
     "Agreement",
     "Collective",
     "DeviceBatches",
     "ShardingPlan",
+    "absent_devices",
     "batch_devices",
     "batch_shapes",
     "batch_sharding",
@@ -44,7 +49,9 @@ __all__ = [
     "describe",
     "gather",
     "is_first_process",
+    "local_mesh",
     "make_mesh",
+    "mesh_of",
     "on_first_process",
     "on_mesh",
     "plan_sharding",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax.config import ConfigError
+
+T = TypeVar("T")
 
 
 def start_distributed(
@@ -82,26 +84,27 @@ def gather(value: Any) -> list[Any]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes.tolist(), strict=True)]
 
 
-def together(function: Callable[[], Any]) -> None:
+def together(function: Callable[[], T]) -> T:
     """Calls `function` on every process; what it raises on one stops all of them, instead of letting them wait.
+
+    Returns:
+      What it returns on this process.
 
     Raises:
       ConfigError: where it did not raise, but did on another process.
 
-    >>> together(lambda: print("on each"))
-    on each
+    >>> together(lambda: 3)
+    3
     """
-    raised: Exception | None = None
     try:
-        function()
+        result = function()
     except Exception as error:
-        raised = error
-    verdicts = gather(None if raised is None else f"{type(raised).__name__}: {raised}")
-    if raised is not None:
-        raise raised
-    for process, verdict in enumerate(verdicts):
+        gather(f"{type(error).__name__}: {error}")
+        raise
+    for process, verdict in enumerate(gather(None)):
         if verdict is not None:
             raise ConfigError(f"process {process} stopped: {verdict}")
+    return result
 
 
 def on_first_process(function: Callable[[], Any]) -> None:

@@ -3,8 +3,9 @@
 Three axes: `data` splits the batch, `fsdp` splits the batch and the state, `tensor` splits the layers.
 """
 
+import collections
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,14 +34,33 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     >>> dict(make_mesh().shape) == {"data": len(jax.devices()), "fsdp": 1, "tensor": 1}
     True
     """
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-    mesh = jax.make_mesh(_complete(sizes, jax.device_count()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return mesh_of(jax.devices(), data=data, fsdp=fsdp, tensor=tensor)
+
+
+def local_mesh() -> Mesh:
+    """A mesh over the devices of this process alone, split by examples: for work that processes share out beforehand.
+
+    >>> local_mesh().size == len(jax.local_devices())
+    True
+    """
+    return mesh_of(jax.local_devices())
+
+
+def mesh_of(devices: Sequence[Any], *, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """`make_mesh` over some devices: those of one process, or such as are not here (see `absent_devices`).
+
+    >>> mesh_of(jax.devices()[:1]).size
+    1
+    """
+    sizes = _complete({"data": data, "fsdp": fsdp, "tensor": tensor}, len(devices))
+    mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    of_process = max(collections.Counter(device.process_index for device in devices).values())
     for neighbours in mesh.devices.reshape(-1, mesh.shape["tensor"]):
         if len({device.process_index for device in neighbours}) > 1:
             raise ConfigError(
                 f"mesh.tensor is {mesh.shape['tensor']}, but devices that share an example must belong to one process, "
-                f"which reads it, and a process has {jax.local_device_count()}; choose a divisor of it, and split the "
-                "state over more devices with mesh.fsdp"
+                f"which reads it, and a process has {of_process}; choose a divisor of it, and split the state over "
+                "more devices with mesh.fsdp"
             )
     return mesh
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax import parallel
 from mmjax.config import Section, call
 from mmjax.data.bank import FeatureBank, describe_source
 from mmjax.evaluate.bank import describe_tower, params_hash, tower_params
@@ -11,7 +12,7 @@ from mmjax.models import build_dual_encoder
 
 
 def open_banks(features: Mapping[str, str], source: Mapping[str, Any]) -> dict[str, FeatureBank]:
-    """The banks of `config.data.features`, each of the source `config.data.train`.
+    """The banks of `config.data.features`, each of the source `config.data.train`; all processes must call it.
 
     Args:
       features: name -> folder; "image" and "text" stand in for that input, other names are teachers'.
@@ -20,11 +21,16 @@ def open_banks(features: Mapping[str, str], source: Mapping[str, Any]) -> dict[s
     Raises:
       StaleBankError: a bank is of another source.
       FileNotFoundError: a folder is no bank.
+      ConfigError: so it is on another process, which may see other files.
     """
-    banks = {name: FeatureBank(folder) for name, folder in features.items()}
-    for bank in banks.values():
-        bank.check(source=describe_source(**source))
-    return banks
+
+    def open_and_check() -> dict[str, FeatureBank]:
+        banks = {name: FeatureBank(folder) for name, folder in features.items()}
+        for bank in banks.values():
+            bank.check(source=describe_source(**source))
+        return banks
+
+    return parallel.together(open_and_check)
 
 
 def check_towers(config: Section, params: Params) -> None:
@@ -36,8 +42,15 @@ def check_towers(config: Section, params: Params) -> None:
 
     Raises:
       StaleBankError: a bank is of another tower, or of other parameters.
+      ConfigError: so it is on another process.
     """
-    for name, folder in config.data.get("features", {}).items():
-        if name in ("image", "text"):
+    folders = {name: folder for name, folder in config.data.get("features", {}).items() if name in ("image", "text")}
+    # Processes put split parameters together for it: all of them, before any can raise.
+    hashes = {name: params_hash(tower_params(params, name)) for name in folders}
+
+    def check() -> None:
+        for name, folder in folders.items():
             tower = describe_tower(getattr(call(build_dual_encoder, config.model), name))
-            FeatureBank(folder).check(tower=tower, params_hash=params_hash(tower_params(params, name)))
+            FeatureBank(folder).check(tower=tower, params_hash=hashes[name])
+
+    parallel.together(check)

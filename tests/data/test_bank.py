@@ -3,7 +3,17 @@ import pickle
 import numpy as np
 import pytest
 
-from mmjax.data.bank import BankInfo, Block, FeatureBank, StaleBankError, describe_source, record_key, write_bank
+from mmjax.data.bank import (
+    BankInfo,
+    Block,
+    FeatureBank,
+    StaleBankError,
+    describe_source,
+    load_blocks,
+    record_key,
+    save_blocks,
+    write_bank,
+)
 
 RECORDS, DIM = 5, 3
 INFO = BankInfo(
@@ -140,6 +150,18 @@ def test_a_source_is_described_with_defaults_and_without_where_its_files_lie():
     assert describe_source("jsonl", path="/here/a.jsonl") == describe_source("jsonl", path="there/a.jsonl")
     assert describe_source("jsonl", path="a.jsonl") != describe_source("jsonl", path="b.jsonl")
     assert describe_source("webdataset", path=["x/a.tar", "x/b.tar"])["path"] == ["a.tar", "b.tar"]
+
+
+def test_blocks_come_back_from_a_file_as_they_were(tmp_path):
+    assert save_blocks(tmp_path / "part", blocks(missing=(1,))) == 8
+    found = list(load_blocks(tmp_path / "part"))
+    for one, other in zip(found, blocks(missing=(1,)), strict=True):
+        assert one.epoch == other.epoch
+        for array, expected in zip(one[1:], other[1:], strict=True):
+            np.testing.assert_array_equal(array, expected)
+            assert array.dtype == expected.dtype
+    assert save_blocks(tmp_path / "none", []) == 0
+    assert list(load_blocks(tmp_path / "none")) == []
 
 
 def test_keys_tell_id_and_captions():

@@ -17,7 +17,7 @@ def test_nothing_is_lost_and_nothing_grows(lengths, batch_size):
     pools = Pools(LENGTHS, batch_size=batch_size)
     batches = []
     for position, length in enumerate(lengths):
-        if batch := pools.add(Row(position, length, {})):
+        if batch := pools.add(Row(position, length)):
             batches.append(batch)
             assert len({bucket_length(LENGTHS, row.length) for row in batch}) == 1
         assert len(pools.rows()) <= len(LENGTHS) * (batch_size - 1)
@@ -32,7 +32,7 @@ def test_nothing_is_lost_and_nothing_grows(lengths, batch_size):
 def test_flush_takes_the_longest_first():
     pools = Pools(LENGTHS, batch_size=3)
     for position, length in enumerate([1, 9, 5, 2, 16]):
-        assert pools.add(Row(position, length, {})) is None
+        assert pools.add(Row(position, length)) is None
     (batch,) = pools.flush()
     assert positions(batch) == [1, 4, 2]
     assert positions(pools.rows()) == [0, 3]
@@ -41,11 +41,11 @@ def test_flush_takes_the_longest_first():
 def test_rows_put_back_in_order_make_the_same_pools():
     pools, again = Pools(LENGTHS, batch_size=3), Pools(LENGTHS, batch_size=3)
     for position, length in enumerate([9, 1, 10, 2, 5]):
-        pools.add(Row(position, length, {}))
+        pools.add(Row(position, length))
     for row in pools.rows():
         again.add(row)
     assert positions(again.rows()) == positions(pools.rows()) == [1, 3, 4, 0, 2]
-    assert positions(again.add(Row(5, 3, {}))) == [1, 3, 5]
+    assert positions(again.add(Row(5, 3))) == [1, 3, 5]
 
 
 @pytest.mark.parametrize(("longest", "length"), [(0, 4), (4, 4), (5, 8), (16, 16)])

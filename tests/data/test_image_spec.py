@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from mmjax.data.image_spec import CLIP_MEAN, CLIP_STD, ImageSpec, check_spec, normalize
+from mmjax.data.image_spec import CLIP_MEAN, CLIP_STD, ImageSpec, check_spec, normalize, resize_as
+from mmjax.data.images import resize_to
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 4, 3), (4, 7, 3), (1, 1, 1, 3)])
@@ -34,6 +35,28 @@ def test_json_holds_all_fields():
         "resize": "bilinear",
         "fit": "squash",
     }
+    spec = spec._replace(scaled_size=64)
+    assert ImageSpec.from_json(spec.to_json()) == spec
+
+
+def test_json_of_before_there_was_a_scaled_size():
+    old = '{"size": 48, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize": "bicubic", "fit": "crop"}'
+    spec = ImageSpec.from_json(old)
+    assert spec.scaled_size is None
+    assert json.loads(spec.to_json()) == json.loads(old)
+
+
+def test_another_size_keeps_the_share_of_the_centre():
+    spec = ImageSpec(224, fit="squash", scaled_size=256)
+    assert spec.at(98) == ImageSpec(98, fit="squash", scaled_size=112)
+    assert ImageSpec(224).at(98) == ImageSpec(98)
+
+
+def test_resize_as_takes_every_field():
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    spec = ImageSpec(6, resize="nearest", fit="squash", scaled_size=8)
+    wanted = resize_to(pixels, 6, resize="nearest", fit="squash", scaled_size=8)
+    np.testing.assert_array_equal(resize_as(pixels, spec), wanted)
 
 
 def test_json_names_the_wrong_field():
@@ -48,6 +71,8 @@ def test_json_names_the_wrong_field():
         ({"size": (32, 32)}, "size is"),
         ({"mean": (0.5,)}, "mean is .* expected three numbers"),
         ({"std": (0.5, 0.0, 0.5)}, "std is .* expected three positive numbers"),
+        ({"scaled_size": 31}, "scaled_size is 31, expected None or at least size, 32 pixels"),
+        ({"scaled_size": 36.5}, "scaled_size is 36.5, expected"),
         ({"fit": "pad"}, "fit is 'pad', expected 'crop' or 'squash'"),
         ({"resize": "cubic"}, "did you mean 'bicubic'"),
     ],

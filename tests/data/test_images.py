@@ -148,9 +148,21 @@ def test_crop_is_the_centre_of_the_scaled_picture(shape, size):
     np.testing.assert_array_equal(resize_to(pixels, size), whole[top : top + size, left : left + size])
 
 
+@pytest.mark.parametrize("shape", [(9, 9), (11, 11), (30, 17), (12, 41)])
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_the_centre_of_a_larger_picture(shape, fit):
+    pixels = noise(*shape)
+    height, width = (11, 11) if fit == "squash" else (11 * side // min(shape) for side in shape)
+    whole = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    top, left = (height - 9) // 2, (width - 9) // 2
+    found = resize_to(pixels, 9, fit=fit, scaled_size=11)
+    np.testing.assert_array_equal(found, whole[top : top + 9, left : left + 9])
+
+
 def test_picture_of_the_right_size_is_not_touched():
     pixels = noise(6, 6)
     assert resize_to(pixels, 6) is pixels
+    assert resize_to(pixels, 6, scaled_size=6) is pixels
 
 
 def test_squash_keeps_the_corners():
@@ -178,12 +190,13 @@ def test_unknown_filter_lists_near_ones():
 def test_same_pixels_as_transformers():
     transformers = pytest.importorskip("transformers")
     for seed in range(20):
-        height, width, size = np.random.default_rng(seed).integers(8, 90, 3)
+        height, width, size, more = np.random.default_rng(seed).integers([8, 8, 8, 0], [90, 90, 90, 20]).tolist()
         pixels = noise(height, width, seed=seed)
         theirs = transformers.CLIPImageProcessorPil(
-            size={"shortest_edge": int(size)},
-            crop_size={"height": int(size), "width": int(size)},
+            size={"shortest_edge": size + more},
+            crop_size={"height": size, "width": size},
             do_rescale=False,
             do_normalize=False,
         )(Image.fromarray(pixels), return_tensors="np")["pixel_values"][0]
-        np.testing.assert_array_equal(resize_to(pixels, int(size)), theirs.transpose(1, 2, 0))
+        ours = resize_to(pixels, size, scaled_size=size + more)
+        np.testing.assert_array_equal(ours, theirs.transpose(1, 2, 0))

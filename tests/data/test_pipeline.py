@@ -294,6 +294,50 @@ def test_padding_stands_for_bad_records():
     assert batches[0]["index"][3] == 3
 
 
+GROUPED = {"buckets": (5, 9, 16), "group_by_length": True}
+
+
+@pytest.mark.slow
+def test_workers_change_nothing_of_a_plan():
+    settings = {"epochs": 2, "transforms": TRANSFORMS, "source": with_bad(7), "max_bad_share": 0.1, **GROUPED}
+    expected = take(**settings)
+    with stream(**settings, num_workers=2, num_threads=2) as batches:
+        found = [next(batches) for _ in range(3)]
+        batches.set_state(json.loads(json.dumps(batches.get_state())))
+        assert_equal_batches([*found, *batches], expected)
+    assert not multiprocessing.active_children()
+
+
+def test_another_example_of_its_batch_stands_in_for_a_bad_one_that_was_planned():
+    planned, found = take(epochs=1, **GROUPED), take(epochs=1, source=with_bad(3, 50), max_bad_share=0.1, **GROUPED)
+    for batch, other in zip(planned, found, strict=True):
+        good = ~np.isin(batch["index"], [3, 50])
+        count = good.sum()
+        for name, values in other.items():
+            np.testing.assert_array_equal(values[:count], batch[name][good], err_msg=name)
+            np.testing.assert_array_equal(values[count:], values[: len(good) - count], err_msg=name)
+
+
+def test_a_planned_batch_without_a_good_example_stops_the_run():
+    with pytest.raises(TooManyBadRecordsError, match="none of 1 records of a batch can be read"):
+        take(epochs=1, batch_size=1, source=with_bad(3), max_bad_share=1.0, **GROUPED)
+
+
+def test_a_stream_of_two_processes_goes_on_from_a_state_of_one():
+    settings = {"buckets": (5, 9, 16), "transforms": TRANSFORMS}
+    expected = take(7, **settings)
+    with stream(**settings) as alone:
+        for _ in range(3):
+            next(alone)
+        state = alone.get_state()
+    for process in (0, 1):
+        with stream(**settings, shard=(process, 2)) as half:
+            half.set_state({**state, "position": state["position"] // 2, "stream": half.get_state()["stream"]})
+            for batch in expected[3:]:
+                for name, values in next(half).items():
+                    np.testing.assert_array_equal(values, batch[name][process::2], err_msg=name)
+
+
 def test_share_of_an_epoch():
     assert len(take(20, source=with_bad(5), max_bad_share=0.01)) == 20
     with pytest.raises(TooManyBadRecordsError, match=r"2 of 100 .* max_bad_share=0\.01.*is no image"):
@@ -358,7 +402,6 @@ def test_threads_of_a_dropped_iterator_end():
         ({"prefetch": -1}, "prefetch is -1, expected 0 or more"),
         ({"caption_weights": (0, 1)}, "expected the first to be positive"),
         ({"buckets": (8, 32)}, "end at context_length, 16"),
-        ({"buckets": (8, 16), "shard": (0, 2)}, "leave buckets out"),
         ({"transforms": ("flop",)}, "did you mean 'flip'"),
         ({"source": [{"image": SOURCE[0]["image"]}]}, "has no captions, only image; pass tokenizer=None"),
         ({"source": []}, "no records"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
 from mmjax.data.tokenizers import BOS, EOS, PAD, Tokenizer, clip_bpe, train_bpe
+from tests.data.foreign_tokenizers import gemma, unigram
 
 # CLIP's ids by hand: 256 bytes from "!" on, the same with "</w>", then the merges in order, then begin and end.
 MERGES = ["l o", "lo w</w>", "e r</w>", "à ¤"]
@@ -263,6 +264,56 @@ def test_load_with_named_tokens(tmp_path):
     assert Tokenizer.load(tmp_path / "again.json").eos_id == 2
     with pytest.raises(ValueError, match=r"eos is '\[SEP', which .* does not have; did you mean '\[SEP\]'"):
         Tokenizer.load(path, eos="[SEP")
+
+
+FOREIGN = {"unigram": unigram, "gemma": gemma}
+
+
+def foreign(folder, kind, **tokens):
+    FOREIGN[kind]().save(str(folder / "foreign.json"))
+    return Tokenizer.load(folder / "foreign.json", **tokens)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("unigram", "A  red, circles!", [3, 4, 5, 6, 1]),
+        ("unigram", "a d\u6771", [3, 7, 8 + "abcdefghijklmnopqrtuvwxyz".index("d"), 2, 1]),  # a letter, an unknown one
+        ("unigram", "", [1]),
+        ("gemma", "Red c", [289, 290, 1]),  # red, and c after its space
+        ("gemma", "\u00e9", [5 + 0xC3, 5 + 0xA9, 1]),
+        ("gemma", "", [1]),
+    ],
+)
+def test_foreign_ids_by_hand(tmp_path, kind, text, expected):
+    tokenizer = foreign(tmp_path, kind)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (None, 1, 0)
+    ids, mask = tokenizer.encode([text], length=8)
+    np.testing.assert_array_equal(ids[0], expected + [0] * (8 - len(expected)))
+    assert mask.sum() == len(expected)
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_files_encode_as_their_library_does_and_survive_saving(tmp_path, kind):
+    pad = {"unigram": "</s>", "gemma": None}[kind]
+    tokenizer = foreign(tmp_path, kind, pad=pad)
+    assert tokenizer.pad_id == (1 if pad else 0)
+    ids, mask = tokenizer.encode(TEXTS, length=200)
+    for text, row, valid in zip(TEXTS, ids, mask, strict=True):
+        assert row[valid].tolist() == FOREIGN[kind]().encode(text).ids
+        assert set(row[~valid].tolist()) == {tokenizer.pad_id}
+    tokenizer.save(tmp_path / "tokenizer.json")
+    copies = (Tokenizer.load(tmp_path / "tokenizer.json"), pickle.loads(pickle.dumps(tokenizer)))
+    for copied in copies:
+        np.testing.assert_array_equal(copied.encode(TEXTS, length=9)[0], tokenizer.encode(TEXTS, length=9)[0])
+        assert copied.vocab_size == tokenizer.vocab_size
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("unigram", "a red circle"), ("gemma", "a red  circle, \u6771")])
+def test_foreign_ids_are_decoded(tmp_path, kind, expected):
+    tokenizer = foreign(tmp_path, kind)
+    ids, _ = tokenizer.encode(["A red  Circle," + (" \u6771" if kind == "gemma" else "")], length=30)
+    assert tokenizer.decode(ids[0]) == expected
 
 
 def test_load_refuses_what_is_no_tokenizer(tmp_path):

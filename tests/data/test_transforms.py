@@ -76,6 +76,15 @@ def test_no_transforms_is_the_evaluation():
     np.testing.assert_array_equal(compose([], squash)(picture(), Draws(0, 0, 0)), resize_to(picture(), 8, fit="squash"))
 
 
+def test_only_a_crop_to_the_final_size_is_not_scaled_again():
+    larger, image, draws = SPEC._replace(scaled_size=12), picture(20, 16), Draws(0, 0, 0)
+    evaluated = resize_to(image, 8, scaled_size=12)
+    np.testing.assert_array_equal(compose([], larger)(image, draws), evaluated)
+    mirrored = compose([("flip", {"probability": 1.0})], larger)(image, draws)
+    np.testing.assert_array_equal(mirrored, resize_to(image[:, ::-1], 8, scaled_size=12))
+    np.testing.assert_array_equal(compose([CROP], larger)(image, draws), compose([CROP], SPEC)(image, draws))
+
+
 def test_crop_of_everything_is_the_resize():
     square = picture(16, 16)
     whole = random_resized_crop(square, fixed(0.5), size=8, scale=(1.0, 1.0), ratio=(1.0, 1.0))

@@ -57,3 +57,70 @@ def test_bytes_by_kind_and_group(line, devices, size, sent):
 
 def test_groups_of_one_device_send_nothing():
     assert collective_traffic(entry("f32[8]{0} all-reduce(%x), replica_groups=[8,1]<=[8], to_apply=%add")) == ()
+
+
+# As compilers for TPUs write them: a reduce-scatter as a fused sum and slice; a gather that other work runs beside, in
+# the programs that start it, go on with it and end it; a loop whose length only its counter tells.
+TPU = """HloModule jit_f, is_scheduled=true, num_partitions=8
+
+%all-reduce-scatter.1 (input_0: f32[64,4]) -> f32[8,4] {
+  %all-reduce.1 = f32[64,4]{1,0:T(8,128)} all-reduce(%input_0), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  ROOT %slice = f32[8,4]{1,0:T(8,128)} dynamic-slice(%all-reduce.1, %i, %zero), dynamic_slice_sizes={8,4}
+}
+
+%fused_computation.1 (param_0: bf16[2,4]) -> (bf16[2,4], bf16[16,4]) {
+  %all-gather.1 = bf16[16,4]{1,0} all-gather(%param_0), channel_id=2, dimensions={0}, frontend_attributes={chain_id="1"}
+  ROOT %tuple.1 = (bf16[2,4]{1,0}, bf16[16,4]{1,0}) tuple(%param_0, %all-gather.1)
+}
+
+%async_collective_fusion.1 (param_0: bf16[2,4]) -> (bf16[2,4], bf16[16,4]) {
+  %all-gather.2 = bf16[16,4]{1,0} all-gather(%param_0), channel_id=2, dimensions={0}, frontend_attributes={chain_id="1"}
+  ROOT %tuple.2 = (bf16[2,4]{1,0}, bf16[16,4]{1,0}) tuple(%param_0, %all-gather.2)
+}
+
+%fused_computation.2 (param_0: bf16[2,4]) -> bf16[16,4] {
+  ROOT %all-gather.3 = bf16[16,4]{1,0} all-gather(%param_0), channel_id=2, frontend_attributes={chain_id="1"}
+}
+
+%body (p: (f32[4], u32[], f32[4])) -> (f32[4], u32[], f32[4]) {
+  %two = u32[]{:T(128)} constant(2)
+  %x = f32[4]{0} get-tuple-element(%p), index=0
+  %count = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %permute = f32[4]{0} collective-permute(%x), channel_id=3, source_target_pairs={{0,1},{1,0}}
+  %next.1 = u32[]{:T(128)} add(%count, %two)
+  ROOT %tuple.3 = (f32[4]{0}, u32[]{:T(128)}, f32[4]{0}) tuple(%permute, %next.1, %x)
+}
+
+%condition (p: (f32[4], u32[], f32[4])) -> pred[] {
+  %limit = u32[]{:T(128)} constant(7)
+  %count.1 = u32[]{:T(128)} get-tuple-element(%p), index=1
+  ROOT %less = pred[]{:T(512)} compare(%count.1, %limit), direction=LT
+}
+
+ENTRY %main (x: f32[64,4]) -> f32[8,4] {
+  %async-collective-start.1 = (bf16[2,4]{1,0}, bf16[16,4]{1,0}) fusion(%y), kind=kCustom, calls=%fused_computation.1
+  %go-on = (bf16[2,4]{1,0}, bf16[16,4]{1,0}) fusion(%y), kind=kCustom, calls=%async_collective_fusion.1
+  %async-collective-done.1 = bf16[16,4]{1,0} fusion(%y), kind=kCustom, calls=%fused_computation.2
+  %while = (f32[4]{0}, u32[]{:T(128)}, f32[4]{0}) while(%t), condition=%condition, body=%body
+  ROOT %fusion.1 = f32[8,4]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_what_tpus_fuse_counts_once_and_as_what_it_is():
+    assert set(collective_traffic(TPU)) == {
+        Collective("reduce-scatter", devices=8, size=128, count=1),
+        Collective("all-gather", devices=8, size=128, count=1),
+        Collective("collective-permute", devices=8, size=16, count=4),
+    }
+
+
+def test_a_loop_of_unknown_length_counts_once():
+    for old, new in (
+        ("constant(7)", "parameter(1)"),
+        ("constant(2)", "parameter(1)"),
+        ("direction=LT", "direction=NE"),
+    ):
+        assert Collective("collective-permute", devices=8, size=16, count=1) in collective_traffic(
+            TPU.replace(old, new)
+        )

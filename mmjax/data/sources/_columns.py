@@ -1,10 +1,11 @@
 """From a row of a table to a record: which column is which field, and where the pictures lie."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from mmjax.data.records import CorruptRecordError, Record
+from mmjax.data.records import CorruptRecordError, Record, RecordSource
 from mmjax.paths import suggestion
 
 _DEFAULTS = {
@@ -25,6 +26,7 @@ class Columns(NamedTuple):
       id: column of the record's name; None means `id`, if a row has it.
       class_names: the classes in order, where the column holds their names.
       root: folder that holds the pictures; none outside of it is read.
+      images: whether a record has its picture.
     """
 
     image: str | None = None
@@ -33,6 +35,7 @@ class Columns(NamedTuple):
     id: str | None = None
     class_names: tuple[str, ...] = ()
     root: str = os.sep
+    images: bool = True
 
     def record(self, row: Mapping[str, Any], *, where: str) -> Record:
         """The record of a row: its four fields by name, other columns as they are, nulls left out."""
@@ -41,7 +44,7 @@ class Columns(NamedTuple):
             column = self._column(field, defaults, row, where)
             if column is not None:
                 used.add(column)
-                if row[column] is not None:
+                if row[column] is not None and (self.images or field != "image"):
                     fields[field] = row[column]
         if isinstance(fields.get("captions"), str):
             fields["captions"] = [fields["captions"]]
@@ -60,6 +63,18 @@ class Columns(NamedTuple):
         if column not in row:
             raise CorruptRecordError(where, f"no column {column!r}; {suggestion(column, row)}")
         return column
+
+
+class TableSource(RecordSource):
+    """A source of rows."""
+
+    _columns: Columns
+
+    def without_images(self) -> Self:
+        """The same records; no picture is looked for."""
+        source = copy.copy(self)
+        source._columns = self._columns._replace(images=False)
+        return source
 
 
 def image_path(path: str, *, root: str, where: str) -> str:

@@ -7,15 +7,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmjax.data.records import CorruptRecordError, Record, RecordSource
-from mmjax.data.sources._columns import Columns
+from mmjax.data.records import CorruptRecordError, Record
+from mmjax.data.sources._columns import Columns, TableSource
 from mmjax.data.sources._lines import LineIndex
 from mmjax.paths import suggestion
 
 _JSON_LIST = re.compile(r'\s*\[\s*(\]|")')
 
 
-class CsvSource(RecordSource):
+class CsvSource(TableSource):
     """The rows of a CSV file, read by offset."""
 
     def __init__(self, path: Path, columns: Columns, delimiter: str):

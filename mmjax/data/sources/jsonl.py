@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.records import CorruptRecordError, RecordSource
-from mmjax.data.sources._columns import Columns
+from mmjax.data.records import CorruptRecordError
+from mmjax.data.sources._columns import Columns, TableSource
 from mmjax.data.sources._lines import LineIndex
 
 
-class JsonLinesSource(RecordSource):
+class JsonLinesSource(TableSource):
     """The objects of a JSON-lines file, read by offset."""
 
     def __init__(self, path: Path, columns: Columns):

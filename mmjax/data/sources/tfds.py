@@ -3,12 +3,12 @@
 import os
 from typing import Any
 
-from mmjax.data.records import CorruptRecordError, Record, RecordSource
-from mmjax.data.sources._columns import Columns
+from mmjax.data.records import CorruptRecordError, Record
+from mmjax.data.sources._columns import Columns, TableSource
 from mmjax.paths import flatten, suggestion, unflatten
 
 
-class TfdsSource(RecordSource):
+class TfdsSource(TableSource):
     """One split of a prepared dataset, nested features by their paths, pictures as they were encoded.
 
     Args:

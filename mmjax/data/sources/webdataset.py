@@ -1,5 +1,6 @@
 """Records from web-dataset shards: tar files whose members `<key>.jpg`, `<key>.txt`, ... are one record."""
 
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ class WebDatasetSource(RecordSource):
         self._shards = list(shards)
         self._indices = [cached_scan(shard, index_folder) for shard in shards]
         self._ends = np.cumsum([len(index.keys) for index in self._indices])
+        self._left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -37,8 +39,9 @@ class WebDatasetSource(RecordSource):
         try:
             with self._shards[shard].open("rb") as file:
                 for extension, offset, size in self._indices[shard].members(position):
-                    file.seek(offset)
-                    members[extension] = file.read(size)
+                    if extension not in self._left_out:
+                        file.seek(offset)
+                        members[extension] = file.read(size)
         except OSError as error:
             raise CorruptRecordError(where, str(error)) from error
         record = assemble(members, self.class_names, where=where)
@@ -47,6 +50,12 @@ class WebDatasetSource(RecordSource):
     def where(self, index: int) -> str:
         shard, position = self._place(index)
         return f"{self._shards[shard]} key {self._indices[shard].keys[position]}"
+
+    def without_images(self) -> "WebDatasetSource":
+        """The same records; their pictures are passed over."""
+        source = copy.copy(self)
+        source._left_out = IMAGE_EXTENSIONS
+        return source
 
     def _place(self, index: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, index, side="right"))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mmjax.data.records import without_images
 from mmjax.data.sources import build_source
 from mmjax.data.storage import DatasetInfo, write_dataset
 
@@ -75,6 +76,17 @@ def test_a_copy_in_another_process_is_the_same_source(source):
     assert repr(copy) == repr(source)
     assert " at 0x" not in repr(source)
     assert copy.where(5) == source.where(5)
+
+
+def test_without_its_picture_a_record_is_the_same(source):
+    texts = without_images(source)
+    for i in (0, 7):
+        whole = source[i]
+        if source.__class__.__name__ != "ArrayRecordSource":  # whose records are read whole in any case
+            del whole["image"]
+        assert texts[i] == whole
+    assert "image" in source[0]
+    assert pickle.loads(pickle.dumps(texts))[3] == texts[3]
 
 
 def test_threads_do_not_disturb_each_other(source):

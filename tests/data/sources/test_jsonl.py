@@ -18,6 +18,14 @@ def source(pictures):
     return build
 
 
+def test_without_pictures_none_is_looked_for(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"image": "missing.png", "caption": "x", "label": 1}')
+    source = build_source("jsonl", path=tmp_path / "x.jsonl")
+    assert source.without_images()[0] == {"id": "x:1", "captions": ["x"], "label": 1}
+    with pytest.raises(CorruptRecordError, match=r"missing\.png not found"):
+        source[0]
+
+
 def test_rows_are_records(source, pictures):
     rows = source(
         {"image": "a.png", "caption": "eins", "label": 2, "note": {"any": [1]}},
