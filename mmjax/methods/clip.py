@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from mmjax import losses, parallel
 from mmjax._checks import check_choice
 from mmjax.config import Section, call
-from mmjax.method import Aux, Batch, Method, Params, SplitLoss, Stats, Term, Variables, weighted_sum
+from mmjax.method import Aux, Batch, Method, Params, SplitLoss, Stats, Term, weighted_sum
+from mmjax.methods import _towers
 from mmjax.models import DualEncoder, build_dual_encoder
 
 
@@ -34,28 +35,20 @@ def clip(model: DualEncoder, *, loss: str = "softmax") -> Method:
       The method; metrics `scale` (the multiplier), `log_scale` (the parameter) and, for SigLIP, `bias`.
 
     Raises:
-      ValueError: an unknown loss, or a model whose bias the loss would leave unused or lack.
+      ValueError: an unknown loss, a model without one of the towers, or one whose bias the loss would leave unused or
+        lack.
     """
     check_choice("clip", "loss", loss, ("softmax", "sigmoid"))
+    _towers.check_towers("clip", model)
     if model.use_bias != (loss == "sigmoid"):
         raise ValueError(
             f"clip: the {loss} loss {'needs' if loss == 'sigmoid' else 'never uses'} a learned bias; "
             f"set model.use_bias={loss == 'sigmoid'}"
         )
 
-    def init(rng: jax.Array, batch: Batch) -> Variables:
-        variables = model.init(rng, batch["image"], batch["text"], text_mask=batch["text_mask"])
-        return Variables(variables["params"], {})
-
     def embed(params: Params, stats: Stats, batch: Batch, rng: jax.Array, step: jax.Array):
-        output, _ = model.apply(
-            {"params": params},
-            batch["image"],
-            batch["text"],
-            text_mask=batch["text_mask"],
-            deterministic=False,
-            rngs={"dropout": rng},
-        )
+        inputs = {**_towers.tower_inputs(batch, "image"), **_towers.tower_inputs(batch, "text")}
+        output, _ = model.apply({"params": params}, **inputs, deterministic=False, rngs={"dropout": rng})
         return output.image_embeds, output.text_embeds
 
     def head(params: Params, stats: Stats, embeddings: Any, batch: Batch, rng: jax.Array, step: jax.Array):
@@ -69,11 +62,4 @@ def clip(model: DualEncoder, *, loss: str = "softmax") -> Method:
         terms = {"contrast": Term(jnp.mean(contrast))}
         return weighted_sum(terms), Aux(terms, metrics, stats)
 
-    def encode_image(params: Params, batch: Batch) -> jax.Array:
-        return model.apply({"params": params}, batch["image"])[0].image_embeds
-
-    def encode_text(params: Params, batch: Batch) -> jax.Array:
-        output, _ = model.apply({"params": params}, token_ids=batch["text"], text_mask=batch["text_mask"])
-        return output.text_embeds
-
-    return Method(init, SplitLoss(embed, head), {"image": encode_image, "text": encode_text})
+    return Method(_towers.initializer(model), SplitLoss(embed, head), _towers.encoders(model))

@@ -11,7 +11,7 @@ from mmjax._checks import check_choice, check_rank
 from mmjax.models.encoder import Encoder
 from mmjax.models.layers import Dense, LayerNorm, PatchEmbed
 from mmjax.models.pooling import MapHead
-from mmjax.ops.positions import resize_positions, sincos_position_2d
+from mmjax.ops.positions import RESIZE_METHODS, resize_positions, sincos_position_2d
 from mmjax.ops.token_dropping import drop_tokens
 
 
@@ -22,24 +22,25 @@ class VisionTransformer(nn.Module):
       SigLIP: `class_token=False, pool="map", pre_norm=False, patch_bias=True, act="gelu_tanh", ln_eps=1e-6,
         output_dim=None`;
       DINOv2: `pre_norm=False, patch_bias=True, layer_scale=1e-5, ln_eps=1e-6, output_dim=None`, and
-        `num_registers=4` where it has registers.
+        `position_resize="bicubic"`, or `num_registers=4` where it has registers.
 
     Parameters, each where its setting asks for it: `patch_embed/kernel` `[p, p, 3, D]`, `class_embedding` `[D]`,
     `position_embedding` `[1 + N, D]`, `register_embedding` `[R, D]`, `ln_pre`, `encoder/block_{i}/...`, `ln_post`,
-    `attn_pool/...`, `proj/kernel` `[D, output_dim]`.
+    `attn_pool/...`, `pooler`, `proj/kernel` `[D, output_dim]`.
 
     Attributes:
       patch_size: side p of a patch in pixels.
       width: D.
       num_layers, num_heads, mlp_ratio, act, layer_scale, dropout_rate, ln_eps, attention, scan, remat: see `Encoder`.
       output_dim: width of the embedding; None = no projection, D.
-      pool: "tok" = class token, "avg" = mean of the patches, "map" = `MapHead` of the patches, "none" = all
-        patches.
+      pool: "tok" = class token, "pooler" = `tanh(pooler(class token))`, "avg" = mean of the patches, "map" = `MapHead`
+        of the patches, "none" = all patches.
       class_token: whether a class token stands in front of the patches.
       num_registers: R, tokens without position between the class token and the patches.
       position: "learned", or "sincos" = the fixed table of `sincos_position_2d`, zero for the class token.
       image_size: side or (height, width) in pixels that the learned table is made for; it is resized for images of
         another size. None = the size of the images at initialisation, and no other.
+      position_resize: how it is resized, "bicubic_antialias" or "bicubic", see `resize_positions`.
       pre_norm: whether `ln_pre` stands before the blocks.
       patch_bias, proj_bias: whether the patch embedding, the projection have a bias.
       patch_dropout: share of the patches that training leaves out, in [0, 1): another choice for each example and step,
@@ -67,6 +68,7 @@ class VisionTransformer(nn.Module):
     num_registers: int = 0
     position: str = "learned"
     image_size: int | tuple[int, int] | None = None
+    position_resize: str = "bicubic_antialias"
     pre_norm: bool = True
     patch_bias: bool = False
     proj_bias: bool = False
@@ -146,12 +148,13 @@ class VisionTransformer(nn.Module):
                 f"VisionTransformer: images of {height} x {width} pixels are not divisible by patch_size "
                 f"{self.patch_size}; resize or crop them"
             )
-        check_choice("VisionTransformer", "pool", self.pool, ("tok", "avg", "map", "none"))
+        check_choice("VisionTransformer", "pool", self.pool, ("tok", "pooler", "avg", "map", "none"))
         check_choice("VisionTransformer", "position", self.position, ("learned", "sincos"))
+        check_choice("VisionTransformer", "position_resize", self.position_resize, RESIZE_METHODS)
         if not 0 <= self.patch_dropout < 1:
             raise ValueError(f"VisionTransformer: patch_dropout is {self.patch_dropout}, expected a share in [0, 1)")
-        if self.pool == "tok" and not self.class_token:
-            raise ValueError("VisionTransformer: pool 'tok' reads the class token, but class_token is False")
+        if self.pool in ("tok", "pooler") and not self.class_token:
+            raise ValueError(f"VisionTransformer: pool {self.pool!r} reads the class token, but class_token is False")
 
     def _assemble(self, x: jax.Array, *, grid: tuple[int, int]) -> jax.Array:
         """Patches `[B, N, D]` -> `[B, 1 + R + N, D]`: class token, registers, patches, with positions."""
@@ -196,7 +199,7 @@ class VisionTransformer(nn.Module):
                 )
         init = nn.initializers.normal(self.width**-0.5)
         table = self.param("position_embedding", init, shape, self.param_dtype)
-        return resize_positions(table, source=source, target=grid, num_prefix=num_prefix)
+        return resize_positions(table, source=source, target=grid, num_prefix=num_prefix, method=self.position_resize)
 
     def _table_grid(self) -> tuple[int, int] | None:
         """The grid that `image_size` gives."""
@@ -208,8 +211,12 @@ class VisionTransformer(nn.Module):
         return size[0] // self.patch_size, size[1] // self.patch_size
 
     def _pool(self, prefix: jax.Array, tokens: jax.Array) -> jax.Array:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if self.pool == "tok":
             return prefix[:, 0]
+        if self.pool == "pooler":
+            init = nn.initializers.normal(0.02)
+            return jnp.tanh(Dense(self.width, kernel_init=init, name="pooler", **dtypes)(prefix[:, 0]))
         if self.pool == "avg":
             return jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(tokens.dtype)
         if self.pool == "map":
@@ -219,6 +226,5 @@ class VisionTransformer(nn.Module):
                 "ln_eps": self.ln_eps,
                 "attention": self.attention,
             }
-            dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
             return MapHead(self.num_heads, name="attn_pool", **settings, **dtypes)(tokens)
         return tokens

@@ -2,6 +2,7 @@
 
 from mmjax.train.checkpoint import Checkpointer, CheckpointError, inspect, restore_params
 from mmjax.train.fit import NonFiniteError
+from mmjax.train.imported import write_imported
 from mmjax.train.loop import Outcome, train_and_evaluate
 from mmjax.train.predict import Prediction, predict, simulated_devices
 from mmjax.train.state import TrainState, create_state
@@ -28,4 +29,5 @@ __all__ = [
     "simulated_devices",
     "train_and_evaluate",
     "warm_start",
+    "write_imported",
 ]

@@ -1,19 +1,22 @@
-"""From `config.data` to the source, tokenizer and preprocessing of a run."""
+"""From a config to the source, tokenizer and preprocessing of a run."""
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
+from mmjax import parallel
 from mmjax.config import ConfigError, Section, call
 from mmjax.data import CorruptRecordError, ImageSpec, Tokenizer, train_batches, train_bpe
 from mmjax.data.sources import build_source
 from mmjax.evaluate import Encoders, make_encoders
 from mmjax.method import Method
+from mmjax.train import workdir as workdirs
 from mmjax.train.features import open_banks
+from mmjax.train.init_from import fill_settings
 
 
 class Inputs(NamedTuple):
@@ -24,17 +27,19 @@ class Inputs(NamedTuple):
       tokenizer: of the run, from the workdir once it is there.
       image: preprocessing of its pictures.
       context_length: tokens a text may have.
+      taken: settings that came with the towers of `config.init_from`.
     """
 
     source: Sequence[dict[str, Any]]
     tokenizer: Tokenizer
     image: ImageSpec
     context_length: int
+    taken: Mapping[str, Any]
 
     def save(self, workdir: pathlib.Path) -> None:
-        """Writes what reading the run back needs beside its config: `tokenizer.json` and `image.json`."""
-        self.tokenizer.save(workdir / "tokenizer.json")
-        (workdir / "image.json").write_text(self.image.to_json(), encoding="utf-8")
+        """Writes what reading the run back needs beside its config."""
+        workdirs.write_taken(workdir, self.taken)
+        workdirs.write_inputs(workdir, tokenizer=self.tokenizer, image=self.image)
 
     def encoders(self, method: Method, mesh: Mesh) -> Encoders:
         """The method's encoders with this run's way of reading pictures and texts."""
@@ -47,8 +52,13 @@ class Inputs(NamedTuple):
         )
 
 
-def build_inputs(data: Section, workdir: pathlib.Path) -> Inputs:
-    """Opens the training source, and trains the tokenizer or, where the workdir holds a run, loads it."""
+def build_inputs(config: Section, workdir: pathlib.Path) -> Inputs:
+    """Opens the training source, and trains the tokenizer or, where the workdir holds a run, loads it.
+
+    What the inputs, and the runs that this one starts from, decide about data and model is filled into the config.
+    """
+    taken = fill_settings(config, workdir)
+    data = config.data
     source = build_source(**data.train.read_all())
     image = call(ImageSpec, data.image)
     if (workdir / "config.json").exists():
@@ -56,25 +66,25 @@ def build_inputs(data: Section, workdir: pathlib.Path) -> Inputs:
         data.tokenizer.read_all()
     else:
         tokenizer = call(_tokenizer, data.tokenizer, source)
-    return Inputs(source, tokenizer, image, data.context_length)
+    workdirs.resolve(config, tokenizer=tokenizer, image=image)
+    return Inputs(source, tokenizer, image, data.context_length, taken)
 
 
 def training_batches(inputs: Inputs, data: Section, *, batch_size: int, seed: int) -> Any:
     """This host's part of the run's endless stream of batches: an iterator with `get_state`, `set_state`, `close`."""
     read_elsewhere = ("train", "image", "tokenizer", "context_length", "features")
     settings = {name: data[name] for name in data if name not in read_elsewhere}
-    return call(
-        train_batches,
-        settings,
-        inputs.source,
-        batch_size=batch_size,
-        image=inputs.image,
-        tokenizer=inputs.tokenizer,
-        context_length=inputs.context_length,
-        seed=seed,
-        features=open_banks(data.get("features", {}), data.train.plain()),
-        shard=(jax.process_index(), jax.process_count()),
-    )
+    arguments = {
+        "batch_size": batch_size,
+        "image": inputs.image,
+        "tokenizer": inputs.tokenizer,
+        "context_length": inputs.context_length,
+        "seed": seed,
+        "features": open_banks(data.get("features", {}), data.train.plain()),
+        "shard": (jax.process_index(), jax.process_count()),
+    }
+    # A bank of other views on one host stops them all.
+    return parallel.together(lambda: call(train_batches, settings, inputs.source, **arguments))
 
 
 def _tokenizer(

@@ -90,8 +90,7 @@ def _run(plain: Mapping[str, Any], workdir: pathlib.Path, *, start: Params) -> O
         config = Section(plain, "config")
 
         # 2. Inputs come before the model: they decide its vocabulary and the size of its pictures.
-        inputs = build_inputs(config.data, workdir)
-        workdirs.resolve(config, tokenizer=inputs.tokenizer, image=inputs.image)
+        inputs = build_inputs(config, workdir)
         mesh = call(parallel.make_mesh, config.get("mesh", {}))
         batch_size = config.batch_size
         accumulate, exact = config.get("accumulate", 1), config.get("accumulate_exactly", True)

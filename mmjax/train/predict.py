@@ -19,7 +19,6 @@ from mmjax.method import Batch, Params
 from mmjax.methods import build_method
 from mmjax.optim import build_optimizer
 from mmjax.train import summary
-from mmjax.train import workdir as workdirs
 from mmjax.train.fit import CompiledStep
 from mmjax.train.flops import count_flops
 from mmjax.train.inputs import build_inputs, training_batches
@@ -128,8 +127,7 @@ def simulated_devices(config: Mapping[str, Any]) -> int:
 
 def _predict(plain: Mapping[str, Any], name: str, workdir: pathlib.Path, platform: str | None) -> Prediction:
     config = Section(plain, "config")
-    inputs = build_inputs(config.data, workdir)
-    workdirs.resolve(config, tokenizer=inputs.tokenizer, image=inputs.image)
+    inputs = build_inputs(config, workdir)
     mesh = call(parallel.make_mesh, config.get("mesh", {}))
     size = config.batch_size
     with training_batches(inputs, config.data, batch_size=size, seed=config.seed) as batches:

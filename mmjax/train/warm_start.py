@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from mmjax import paths
 from mmjax.config import ConfigError
 from mmjax.method import Params
+from mmjax.models import stack_layers, unstack_layers
 
 
 class WarmStart(NamedTuple):
@@ -34,7 +35,7 @@ def warm_start(params: Params, source: Mapping[str, Any]) -> WarmStart:
 
     Args:
       params: freshly initialised.
-      source: trained elsewhere.
+      source: trained elsewhere; its layers may be scanned where those of `params` are not, and the reverse.
 
     Returns:
       The report, with the joined parameters.
@@ -42,7 +43,7 @@ def warm_start(params: Params, source: Mapping[str, Any]) -> WarmStart:
     Raises:
       ConfigError: no leaf is shared, or a shared one has another shape; all such leaves are listed.
     """
-    own, other = paths.flatten(params), paths.flatten(source)
+    own, other = paths.flatten(params), paths.flatten(_layered_alike(params, source))
     loaded = tuple(path for path in own if path in other)
     if not loaded:
         raise ConfigError(
@@ -60,3 +61,15 @@ def warm_start(params: Params, source: Mapping[str, Any]) -> WarmStart:
         kept=tuple(path for path in own if path not in other),
         unused=tuple(path for path in other if path not in own),
     )
+
+
+def _layered_alike(params: Params, source: Mapping[str, Any]) -> dict[str, Any]:
+    """`source` with its layers stacked or unstacked as those of `params` are."""
+    if "blocks" in params and "block_0" in source:
+        source = stack_layers(source)
+    elif "block_0" in params and "blocks" in source:
+        source = unstack_layers(source)
+    return {
+        name: _layered_alike(params[name], value) if isinstance(value, Mapping) and name in params else value
+        for name, value in source.items()
+    }

@@ -14,8 +14,11 @@ from mmjax.data import ImageSpec, Tokenizer
 from mmjax.evaluate import Encoders, make_encoders
 from mmjax.method import Method
 from mmjax.methods import build_method
-from mmjax.models import DualEncoder, build_dual_encoder
+from mmjax.methods.pretrained import pretrained
+from mmjax.models import DualEncoder, build_dual_encoder, without_heads
 from mmjax.train.checkpoint import CheckpointError, restore_params
+
+TAKEN_FILE = "init_from.json"
 
 
 class Run(NamedTuple):
@@ -28,9 +31,9 @@ class Run(NamedTuple):
       method: built from the config.
       model: the towers alone.
       params: of the checkpoint.
-      tokenizer: of the run.
-      image: preprocessing of its pictures.
-      context_length: tokens a text may have.
+      tokenizer: of the run; None where an imported model came without.
+      image: preprocessing of its pictures; None likewise.
+      context_length: tokens a text may have; None without a text tower.
     """
 
     workdir: pathlib.Path
@@ -39,16 +42,38 @@ class Run(NamedTuple):
     method: Method
     model: DualEncoder
     params: dict[str, Any]
-    tokenizer: Tokenizer
-    image: ImageSpec
-    context_length: int
+    tokenizer: Tokenizer | None
+    image: ImageSpec | None
+    context_length: int | None
 
 
-def encoders(run: Run, mesh: Mesh) -> Encoders:
-    """The run's encoders with its way of reading pictures and texts."""
-    return make_encoders(
-        run.method, tokenizer=run.tokenizer, image=run.image, context_length=run.context_length, mesh=mesh
-    )
+class Settings(NamedTuple):
+    """A run but for its checkpoints.
+
+    Attributes:
+      workdir: its folder.
+      config: the resolved config, nested dicts.
+      model, tokenizer, image, context_length: see `Run`.
+    """
+
+    workdir: pathlib.Path
+    config: dict[str, Any]
+    model: DualEncoder
+    tokenizer: Tokenizer | None
+    image: ImageSpec | None
+    context_length: int | None
+
+
+def encoders(run: Run, mesh: Mesh, *, heads: bool = True) -> Encoders:
+    """The run's encoders with its way of reading pictures and texts.
+
+    Args:
+      run: the run.
+      mesh: devices that share a batch.
+      heads: whether embeddings are those after the heads; a feature bank holds what a tower gives before.
+    """
+    method = run.method if heads else pretrained(without_heads(run.model))
+    return make_encoders(method, tokenizer=run.tokenizer, image=run.image, context_length=run.context_length, mesh=mesh)
 
 
 @contextmanager
@@ -91,16 +116,62 @@ def _without_placement(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_config(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Makes the folder that of a run of this config, for good: a start that fails before leaves it free."""
-    path = workdir / "config.json"
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(to_json(config), encoding="utf-8")
-    fresh.replace(path)
+    _write_json(workdir / "config.json", config)
 
 
-def resolve(config: Section, *, tokenizer: Tokenizer, image: ImageSpec) -> None:
+def resolve(config: Section, *, tokenizer: Tokenizer | None, image: ImageSpec | None) -> None:
     """Fills in what the inputs decide: the size of the pictures, the vocabulary and the length of the texts."""
-    text = {"vocab_size": tokenizer.vocab_size, "context_length": config.data.context_length}
-    config.fill({"model": {"image": {"image_size": image.size}, "text": text}})
+    model = config.model
+    towers = [name for name in ("image", "text") if model.get("preset") or name in model]
+    if image is not None and "image" in towers:
+        config.fill({"model": {"image": {"image_size": image.size}}})
+    if tokenizer is not None and "text" in towers:
+        text = {"vocab_size": tokenizer.vocab_size, "context_length": config.data.context_length}
+        config.fill({"model": {"text": text}})
+
+
+def load_settings(path: str | pathlib.Path) -> Settings:
+    """What a run is, without its parameters.
+
+    Args:
+      path: the workdir, or one checkpoint of it.
+
+    Raises:
+      CheckpointError: the folder is no workdir.
+    """
+    workdir, _ = _locate(path)
+    if not (workdir / "config.json").is_file():
+        raise CheckpointError(f"{workdir} is no workdir of a run: it has no config.json")
+    tokenizer_file, image_file = workdir / "tokenizer.json", workdir / "image.json"
+    tokenizer = Tokenizer.load(tokenizer_file) if tokenizer_file.is_file() else None
+    image = ImageSpec.from_json(image_file.read_text(encoding="utf-8")) if image_file.is_file() else None
+    config = Section(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
+    config.fill(taken_settings(workdir))
+    resolve(config, tokenizer=tokenizer, image=image)
+    model = call(build_dual_encoder, config.model)
+    return Settings(workdir, config.plain(), model, tokenizer, image, config.get("data", {}).get("context_length"))
+
+
+def taken_settings(workdir: pathlib.Path) -> dict[str, Any]:
+    """The settings that a run took from those it started from, see `mmjax.train.init_from`."""
+    path = workdir / TAKEN_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_inputs(workdir: pathlib.Path, *, tokenizer: Tokenizer | None, image: ImageSpec | None) -> None:
+    """Writes `tokenizer.json` and `image.json`, which `load_settings` reads; what is None is absent."""
+    if tokenizer is not None:
+        tokenizer.save(workdir / "tokenizer.json")
+    if image is not None:
+        (workdir / "image.json").write_text(image.to_json(), encoding="utf-8")
+
+
+def write_taken(workdir: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Keeps what `taken_settings` reads; of an earlier start that failed nothing is left."""
+    if any(settings.values()):
+        _write_json(workdir / TAKEN_FILE, settings)
+    else:
+        (workdir / TAKEN_FILE).unlink(missing_ok=True)
 
 
 def load_run(path: str | pathlib.Path, *, step: int | None = None, ema: bool = False) -> Run:
@@ -114,25 +185,22 @@ def load_run(path: str | pathlib.Path, *, step: int | None = None, ema: bool = F
     Raises:
       CheckpointError: the folder is no workdir, or holds no such checkpoint.
     """
-    workdir = pathlib.Path(path)
-    if workdir.parent.name == "checkpoints" and workdir.name.isdigit():
-        workdir, step = workdir.parent.parent, int(workdir.name)
-    if not (workdir / "config.json").is_file():
-        raise CheckpointError(f"{workdir} is no workdir of a run: it has no config.json")
-    config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-    step, params = restore_params(workdir / "checkpoints", step=step, ema=ema)
-    tokenizer = Tokenizer.load(workdir / "tokenizer.json")
-    image = ImageSpec.from_json((workdir / "image.json").read_text(encoding="utf-8"))
-    section = Section(config)
-    resolve(section, tokenizer=tokenizer, image=image)
-    return Run(
-        workdir=workdir,
-        config=config,
-        step=step,
-        method=build_method(section),
-        model=call(build_dual_encoder, section.model),
-        params=params,
-        tokenizer=tokenizer,
-        image=image,
-        context_length=config["data"]["context_length"],
-    )
+    settings = load_settings(path)
+    _, named = _locate(path)
+    step, params = restore_params(settings.workdir / "checkpoints", step=step if named is None else named, ema=ema)
+    method = build_method(Section(settings.config))
+    return Run(step=step, method=method, params=params, **settings._asdict())
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(to_json(content), encoding="utf-8")
+    fresh.replace(path)
+
+
+def _locate(path: str | pathlib.Path) -> tuple[pathlib.Path, int | None]:
+    """The workdir, and the step where one checkpoint of it is named."""
+    path = pathlib.Path(path)
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        return path.parent.parent, int(path.name)
+    return path, None

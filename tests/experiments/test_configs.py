@@ -15,7 +15,8 @@ from mmjax.data.sources import build_source
 from mmjax.data.storage import DatasetInfo, write_dataset
 from mmjax.evaluate.bank import describe_tower, embed_bank
 from mmjax.parallel import make_mesh
-from mmjax.train import encoders, load_run, train_and_evaluate
+from mmjax.train import encoders, load_run, train_and_evaluate, write_imported
+from tests.train.test_imported import imported
 
 SMALL = {
     "image": {"width": 16, "num_layers": 1, "output_dim": 16},
@@ -60,25 +61,40 @@ def clip_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     config = one_step(importlib.import_module("configs.clip").get_config("smoke"))
     train_and_evaluate(config | {"evals": {}}, folder / "clip")
-    run = load_run(folder / "clip")
-    source = {"name": "shapes", "split": "train", "num_records": 32}
+    embed(folder / "clip", folder / "bank", "image", {"name": "shapes", "split": "train", "num_records": 32})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(own_data, tmp_path_factory):
+    """Two imported towers in the place of real ones, and banks of both."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    for name, workdir in (("image", "dinov2_s"), ("text", "minilm")):
+        write_imported(folder / workdir, imported(name))
+        source = {"name": "arrayrecord", "path": str(own_data / "prepared"), "split": "train"}
+        embed(folder / workdir, folder / f"emoji_{name}", name, source, epochs=8 if name == "text" else 1)
+    return folder
+
+
+def embed(workdir, out, modality, source, **settings):
+    run = load_run(workdir)
     embed_bank(
-        encoders(run, make_mesh()),
+        encoders(run, make_mesh())._replace(batch_size=16),
         run.params,
         build_source(**source),
-        folder / "bank",
-        modality="image",
+        out,
+        modality=modality,
         description=describe_source(**source),
-        tower=describe_tower(run.model.image),
+        tower=describe_tower(getattr(run.model, modality)),
         origin={},
+        **settings,
     )
-    return folder
 
 
 def one_step(config):
     plain = config.to_dict() | {"steps": 1, "batch_size": 4}
     plain["optimizer"]["schedule"]["warmup_steps"] = 0
-    plain["model"] |= SMALL
+    plain["model"] |= {name: tower for name, tower in SMALL.items() if name not in plain.get("init_from", {})}
     plain["log"]["tensorboard"] = False
     return plain
 
@@ -94,20 +110,22 @@ def point_to(config, folder):
             source["num_records"] = 32
 
 
-def start_from(config, folder):
-    if "init_from" in config:
-        config["init_from"] = dict.fromkeys(config["init_from"], str(folder / "clip"))
-    if "features" in config["data"]:
-        config["data"]["features"] = dict.fromkeys(config["data"]["features"], str(folder / "bank"))
+def start_from(config, *folders):
+    """Names the folders of the fixtures by the last part of the paths in the config, whatever the data set is."""
+    sections = [config.get("init_from", {}), config["data"].get("features", {})]
+    for section in sections:
+        for key, path in section.items():
+            name = pathlib.Path(path).name.replace("stamps_", "emoji_").replace("shapes", "bank")
+            (section[key],) = [str(folder / name) for folder in folders if (folder / name).exists()]
 
 
 @pytest.mark.parametrize(("file", "variant"), list(variants()))
-def test_variant_builds_and_takes_a_step(file, variant, own_data, clip_run, tmp_path):
+def test_variant_builds_and_takes_a_step(file, variant, own_data, clip_run, pretrained, tmp_path):
     config = importlib.import_module(f"configs.{file}").get_config(variant)
     assert isinstance(config, ml_collections.ConfigDict)
     plain = one_step(config)
     point_to(plain, own_data)
-    start_from(plain, clip_run)
+    start_from(plain, clip_run, pretrained)
     outcome = train_and_evaluate(plain, tmp_path)
     assert outcome.finished
     assert all(np.isfinite(value) for value in outcome.results.values())

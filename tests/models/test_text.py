@@ -21,7 +21,7 @@ def params():
     return {"params": random_params(TextTransformer(**SETTINGS), IDS)}
 
 
-@functools.partial(jax.jit, static_argnames=("causal", "pool", "dtype"))
+@functools.partial(jax.jit, static_argnames=("causal", "attend_padding", "pool", "dtype"))
 def apply(params, ids, mask=None, **settings):
     return TextTransformer(**SETTINGS, **settings, eos_id=EOS).apply(params, ids, mask)
 
@@ -76,6 +76,23 @@ def test_masked_padding_is_absent(params, causal):
 
     for pool, (masked, alone) in with_and_without(params).items():
         np.testing.assert_allclose(masked, alone, rtol=1e-4, atol=1e-5, err_msg=pool)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_padding_that_is_attended_to_is_text(params, pool):
+    ids = jnp.concatenate([IDS, jnp.full((2, 1), EOS)], axis=1)
+    mask = jnp.arange(7) < jnp.array([[6], [4]])
+    settings = {"causal": False, "pool": pool}
+    embeds, _ = apply(params, ids, mask, attend_padding=True, **settings)
+    np.testing.assert_array_equal(embeds, apply(params, ids, **settings)[0])
+    other = ids.at[1, 5].set(3)  # Padding, by the mask.
+    assert bool(jnp.any(apply(params, other, mask, attend_padding=True, **settings)[0] != embeds))
+
+
+def test_padding_that_is_attended_to_must_be_there(params):
+    with pytest.raises(ValueError, match=r"\(2, 6\), but attend_padding .* pad every text to context_length 7"):
+        apply(params, IDS, attend_padding=True)
+    jax.eval_shape(TextTransformer(**SETTINGS, attend_padding=True).init, KEY, IDS)
 
 
 @pytest.mark.parametrize(("pool", "position"), [("first", 2), ("last", 4)])

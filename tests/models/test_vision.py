@@ -65,6 +65,7 @@ def test_parameters_of_clip():
         ({"patch_bias": True, "proj_bias": True}, {"patch_embed/bias", "proj/bias"}, set()),
         ({"output_dim": None}, set(), {"proj/kernel"}),
         ({"layer_scale": 0.1}, {"encoder/block_0/gamma_1", "encoder/block_0/gamma_2"}, set()),
+        ({"pool": "pooler"}, {"pooler/kernel", "pooler/bias"}, set()),
         ({"pool": "map"}, {"attn_pool/probe", "attn_pool/attn/query/kernel", "attn_pool/mlp/fc1/kernel"}, set()),
         ({"act": "swiglu"}, {f"encoder/block_0/mlp/{name}/kernel" for name in ("gate", "up", "down")}, set()),
         ({"scan": True}, {"encoder/blocks/ln_1/scale"}, {"encoder/block_0/ln_1/scale"}),
@@ -81,6 +82,7 @@ def test_settings_add_and_remove_parameters(settings, added, removed):
     ("settings", "embeds", "pooled"),
     [
         ({"pool": "tok"}, (2, 5), (2, 8)),
+        ({"pool": "pooler"}, (2, 5), (2, 8)),
         ({"pool": "avg", "num_registers": 2}, (2, 5), (2, 8)),
         ({"pool": "map", "class_token": False}, (2, 5), (2, 8)),
         ({"pool": "none", "num_registers": 2, "output_dim": None}, (2, 6, 8), (2, 6, 8)),
@@ -99,6 +101,16 @@ def test_mean_pooling_leaves_class_token_and_registers_out(full):
     pooled = np.mean(intermediates["tokens"], axis=1)
     np.testing.assert_allclose(intermediates["pooled"], pooled, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(embeds, pooled @ params["params"]["proj"]["kernel"], rtol=1e-4, atol=1e-6)
+
+
+def test_pooler_is_a_layer_on_the_class_token():
+    model = VisionTransformer(**SETTINGS | {"output_dim": None, "pool": "pooler", "num_registers": 1})
+    params = random_params(model, IMAGES)
+    embeds, intermediates = jax.jit(model.apply)({"params": params}, IMAGES)
+    layer = params["pooler"]
+    np.testing.assert_allclose(
+        embeds, np.tanh(intermediates["prefix"][:, 0] @ layer["kernel"] + layer["bias"]), atol=1e-6
+    )
 
 
 def test_tokens_follow_the_prefix(full):
@@ -125,10 +137,11 @@ def test_sincos_positions_are_row_and_column_on_oblong_grids():
 
 
 @pytest.mark.parametrize(("image_size", "source"), [(8, (2, 2)), ((12, 4), (3, 1)), ((8, 12), (2, 3))])
-def test_learned_positions_are_resized(image_size, source):
-    params, intermediates = positions(image_size=image_size)
+@pytest.mark.parametrize("method", ["bicubic_antialias", "bicubic"])
+def test_learned_positions_are_resized(image_size, source, method):
+    params, intermediates = positions(image_size=image_size, position_resize=method)
     assert params["position_embedding"].shape == (source[0] * source[1], 8)
-    table = resize_positions(params["position_embedding"], source=source, target=(2, 3))
+    table = resize_positions(params["position_embedding"], source=source, target=(2, 3), method=method)
     np.testing.assert_allclose(intermediates["tokens"][0], norm(table), rtol=1e-4, atol=1e-5)
 
 
@@ -155,7 +168,8 @@ def test_parameters_take_param_dtype():
         ({}, jnp.ones((1, 3, 8, 8)), ValueError, r"shape \(1, 3, 8, 8\), expected \[B, H, W, 3\]"),
         ({}, jnp.ones((1, 8, 10, 3)), ValueError, "8 x 10 pixels are not divisible by patch_size 4; resize"),
         ({}, jnp.ones((1, 8, 8, 3), jnp.uint8), TypeError, "dtype uint8, expected floating numbers; normalise"),
-        ({"pool": "cls"}, IMAGES, ValueError, "pool is 'cls', expected one of 'tok', 'avg', 'map', 'none'"),
+        ({"pool": "cls"}, IMAGES, ValueError, "pool is 'cls', expected one of 'tok', 'pooler', 'avg', 'map', 'none'"),
+        ({"position_resize": "cubic"}, IMAGES, ValueError, "position_resize is 'cubic', expected one of 'bicubic_anti"),
         ({"position": "rope"}, IMAGES, ValueError, "position is 'rope', expected one of 'learned', 'sincos'"),
         ({"class_token": False}, IMAGES, ValueError, "pool 'tok' reads the class token, but class_token is False"),
         ({"image_size": 10}, IMAGES, ValueError, r"image_size \(10, 10\) is not divisible by patch_size 4"),

@@ -112,10 +112,10 @@ def test_a_bank_of_another_source_tower_or_parameters_is_refused_and_leaves_the_
     other["data"]["train"]["seed"] = 1
     with pytest.raises(StaleBankError, match=r"source\.seed: 0 -> 1"):
         train_and_evaluate(other, tmp_path)
-    deeper = config(clip, bank=bank)
-    deeper["model"]["image"]["ln_eps"] = 1e-6
-    with pytest.raises(StaleBankError, match=r"tower\.ln_eps: 1e-05 -> 1e-06"):
-        train_and_evaluate(deeper, tmp_path)
+    coarser = config(clip, bank=bank)
+    coarser["model"]["image"]["dtype"] = "bfloat16"
+    with pytest.raises(StaleBankError, match=r"tower\.dtype: None -> bfloat16"):
+        train_and_evaluate(coarser, tmp_path)
     trained_on = tmp_path_factory.mktemp("trained_on")
     train_and_evaluate(tiny_config(steps=1, evals={}), trained_on)
     with pytest.raises(StaleBankError, match=r"params_hash: [0-9a-f]{32} -> [0-9a-f]{32}"):
