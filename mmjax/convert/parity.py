@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmjax.convert.rules import ConversionError
+from mmjax.convert.errors import ConversionError
 
 TOLERANCE = 1e-4
 
@@ -110,32 +110,3 @@ def compare(
     same = ours.shape == theirs.shape
     difference = float(np.max(np.abs(ours - theirs), initial=0.0)) if same else math.inf
     return Row(name, ours.shape, difference, magnitude, limit * max(1.0, magnitude) if relative else limit)
-
-
-def fixed_images(size: int) -> list[np.ndarray]:
-    """Pictures to compare preprocessing on: uint8 RGB, square and oblong, larger and smaller than `size`.
-
-    >>> [image.shape for image in fixed_images(32)]
-    [(32, 32, 3), (49, 67, 3), (69, 31, 3), (17, 16, 3)]
-    """
-    rng = np.random.default_rng(0)
-    shapes = [(size, size), (3 * size // 2 + 1, 2 * size + 3), (2 * size + 5, size - 1), (size // 2 + 1, size // 2)]
-    images = []
-    for height, width in shapes:
-        rows, columns = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]
-        smooth = np.stack([rows + 0 * columns, columns + 0 * rows, 0.5 + 0.5 * np.sin(9 * rows * columns)], axis=-1)
-        noisy = 0.7 * smooth + 0.3 * rng.random((height, width, 3))
-        images.append((255 * noisy).astype(np.uint8))
-    return images
-
-
-FIXED_TEXTS = (
-    "a small red circle left of a large blue square on a grey field",
-    "Two CATS, one Dog; 3.14 (and a half)!",
-    "it's the artist's 2nd  spaced\tout\nline",
-    "un café à l'été, Straße, naïve coöperation",
-    "e\u0301 is not composed",  # A letter and an accent, which some tokenizers compose first.
-    "東京の猫 и собака 🐈‍⬛",
-    "",
-    "a very long text that goes on and on " * 40,
-)

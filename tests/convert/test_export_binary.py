@@ -50,7 +50,7 @@ def test_export_without_torch(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format=hf_klip"], "error: mmjax/convert/formats has no 'hf_klip'; did you mean 'hf_clip'?\n"),
+        (["--format=onnxx"], "error: no format 'onnxx'; did you mean 'onnx'?\n"),
         (
             ["--format=hf_clip", "--verify"],
             "error: verification needs torch, which is not installed: pip install 'mmjax[torch]'\n",

@@ -9,19 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mmjax import registry
-from mmjax.config import ConfigError
-from mmjax.convert import ConversionError, hf_clip
-from mmjax.convert.formats._hf_clip_config import to_config
+from mmjax.convert import Bundle, ConversionError, export_model, import_model
+from mmjax.convert.formats.hf_clip import to_config
 from mmjax.data import ImageSpec, Tokenizer
-from mmjax.models import build_dual_encoder, stack_layers
+from mmjax.models import MlpProjector, build_dual_encoder, stack_layers
 from mmjax.paths import flatten
 
 
 def export(run, out, **changes):
-    run = run._replace(**changes)
-    description = {"tokenizer": run.tokenizer, "image": run.image, "context_length": run.context_length}
-    return hf_clip.export_model(run.model, run.params, out=out, **description)
+    return export_model(run._replace(**changes), out, format="hf_clip")
 
 
 def assert_equal_trees(found, wanted):
@@ -35,7 +31,7 @@ def assert_equal_trees(found, wanted):
 def test_round_trip_is_bit_equal(tiny, tmp_path, act):
     run = tiny(act=act, ln_eps=1e-6, mlp_ratio=3.25, image={"num_layers": 1, "patch_size": 7, "image_size": 21})
     export(run, tmp_path / "out")
-    back = hf_clip.import_model(tmp_path / "out")
+    back = import_model(tmp_path / "out")
     assert_equal_trees(back.params, run.params)
     # The end token has the largest id, so reading at either is the same.
     text = run.model.text.clone(pool="eos", eos_id=run.tokenizer.eos_id)
@@ -51,7 +47,7 @@ def test_scanned_layers_are_exported_as_unrolled_ones(tiny, tmp_path):
     export(run, tmp_path / "scanned", model=scanned, params=stack_layers(run.params))
     files = [load_file(tmp_path / name / "model.safetensors") for name in ("unrolled", "scanned")]
     assert_equal_trees(*files)
-    assert hf_clip.import_model(tmp_path / "scanned").model.image.scan is False
+    assert import_model(tmp_path / "scanned").model.image.scan is False
 
 
 def test_low_precision_parameters_become_float32(tiny, tmp_path):
@@ -65,7 +61,7 @@ def test_low_precision_parameters_become_float32(tiny, tmp_path):
 
 def test_config_of_a_published_size(tokenizer):
     model = build_dual_encoder("ViT-L/14@336", image={"act": "quick_gelu"}, text={"act": "quick_gelu"})
-    config = to_config(model, tokenizer=tokenizer, image_size=336, log_scale=4.6052)
+    config = to_config(Bundle(model, {}, tokenizer, ImageSpec(336)), log_scale=4.6052)
     # As in the config of openai/clip-vit-large-patch14-336.
     vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
     vision |= {"image_size": 336, "patch_size": 14, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
@@ -90,6 +86,8 @@ OBSTACLES = [
         "image.image_size is 24, but the pictures are prepared at 16",
     ),
     ({"text": {"causal": False}}, "text.causal is False, HF CLIP has True"),
+    ({"text": {"norm_position": "post"}}, "text.norm_position is 'post', HF CLIP has 'pre'"),
+    ({"text": {"type_vocab": 2}}, "text.type_vocab is 2, HF CLIP has 0"),
     ({"text": {"pool": "last"}}, "text.pool is 'last', but HF CLIP reads the end token"),
     ({"text": {"pool": "eos", "eos_id": 7}}, "text.eos_id is 7, but the tokenizer ends texts with"),
     ({"text": {"vocab_size": 100}}, "ids, but text.vocab_size is 100"),
@@ -121,6 +119,12 @@ def test_reading_the_largest_id_needs_the_end_token_to_have_it(tiny, tmp_path, t
     legacy = Tokenizer(tokenizer.backend, bos_id=tokenizer.bos_id, eos_id=2, pad_id=tokenizer.pad_id)
     with pytest.raises(ConversionError, match="the end token has id 2, which makes HF CLIP read the largest id"):
         export(tiny(text={"pool": "eos", "eos_id": 2}), tmp_path / "out", tokenizer=legacy)
+
+
+def test_heads_have_no_place(tiny, tmp_path):
+    run = tiny()
+    with pytest.raises(ConversionError, match="HF CLIP has no place for image_head"):
+        export(run, tmp_path / "out", model=run.model.clone(image_head=MlpProjector(4)))
 
 
 def test_a_tower_of_another_kind(tiny, tmp_path):
@@ -158,7 +162,7 @@ def test_import_of_a_legacy_folder(tiny, tmp_path):
     edit(tmp_path / "out" / "config.json", text_config={"eos_token_id": 2})
     weights = tmp_path / "out" / "model.safetensors"
     save_file(load_file(weights) | {"text_model.embeddings.position_ids": np.arange(14)[None]}, weights)
-    back = hf_clip.import_model(tmp_path / "out")
+    back = import_model(tmp_path / "out")
     assert back.model.text == run.model.text  # Pooling at the largest id.
     assert_equal_trees(back.params, run.params)
 
@@ -171,7 +175,7 @@ def test_import_fills_in_the_defaults_that_folders_leave_out(tiny, tmp_path):
         del config["vision_config"][key]
     config |= {"text_config_dict": config["text_config"], "text_config": {"hidden_size": 1}}
     (tmp_path / "out" / "config.json").write_text(json.dumps(config))
-    back = hf_clip.import_model(tmp_path / "out")
+    back = import_model(tmp_path / "out")
     assert back.model.image == run.model.image
     assert back.model.text.width == 8
 
@@ -180,21 +184,32 @@ def test_import_lists_settings_without_counterpart(tiny, tmp_path):
     export(tiny(), tmp_path / "out")
     edit(
         tmp_path / "out" / "config.json",
-        model_type="siglip",
         vision_config={"num_channels": 1, "patch_size": [4, 4]},
         text_config={"hidden_act": "relu", "eos_token_id": [1, 2]},
     )
     with pytest.raises(ConversionError) as error:
-        hf_clip.import_model(tmp_path / "out")
-    assert len(error.value.problems) == 5
+        import_model(tmp_path / "out")
+    assert [problem.split(" is ")[0] for problem in error.value.problems] == [
+        "vision_config.patch_size",
+        "vision_config.num_channels",
+        "text_config.hidden_act",
+        "text_config.eos_token_id",
+    ]
+    edit(tmp_path / "out" / "config.json", model_type="siglip")
+    with pytest.raises(ConversionError, match="model_type is 'siglip', expected 'clip'"):
+        import_model(tmp_path / "out", format="hf_clip")
 
 
 def test_import_of_files_that_disagree(tiny, tmp_path):
     export(tiny(), tmp_path / "out")
     edit(tmp_path / "out" / "config.json", text_config={"eos_token_id": 3}, vision_config={"image_size": 24})
-    with pytest.raises(ConversionError, match="disagree") as error:
-        hf_clip.import_model(tmp_path / "out")
-    assert len(error.value.problems) == 2
+    with pytest.raises(ConversionError, match="cannot be read as HF CLIP") as error:
+        import_model(tmp_path / "out")
+    assert [problem.split(" is ")[0] for problem in error.value.problems] == [
+        "image.image_size",
+        "text.eos_id",
+        "tensor 'vision_model.embeddings.position_embedding.weight' has shape (17, 16), expected (37, 16)",
+    ]
 
 
 def test_import_of_other_tensors_names_them_as_the_folder_does(tiny, tmp_path):
@@ -205,7 +220,7 @@ def test_import_of_other_tensors_names_them_as_the_folder_does(tiny, tmp_path):
     tensors["vision_model.pre_layrnorm.bias"] = tensors["vision_model.pre_layrnorm.bias"][:3]
     save_file(tensors, weights)
     with pytest.raises(ConversionError) as error:
-        hf_clip.import_model(tmp_path / "out")
+        import_model(tmp_path / "out")
     assert [problem.split("'")[1] for problem in error.value.problems] == [
         "text_projection.weight",
         "lm_head.weight",
@@ -213,20 +228,11 @@ def test_import_of_other_tensors_names_them_as_the_folder_does(tiny, tmp_path):
     ]
 
 
-def test_formats_are_the_files_of_the_folder():
-    assert registry.find("mmjax.convert.formats", "hf_clip") is hf_clip
-    with pytest.raises(ConfigError, match="did you mean 'hf_clip'"):
-        registry.find("mmjax.convert.formats", "hf_klip")
-    for name in registry.names("mmjax.convert.formats"):
-        module = registry.find("mmjax.convert.formats", name)
-        assert all(callable(getattr(module, f)) for f in ("export_model", "import_model", "verify_model"))
-
-
 def test_export_loads_neither_torch_nor_transformers(tmp_path):
     program = """
         import sys
         import jax, jax.numpy as jnp
-        from mmjax.convert import hf_clip
+        from mmjax.convert import Bundle, export_model, import_model
         from mmjax.data import ImageSpec, train_bpe
         from mmjax.models import build_dual_encoder
         tokenizer = train_bpe(["a cat"], vocab_size=260)
@@ -235,8 +241,8 @@ def test_export_loads_neither_torch_nor_transformers(tmp_path):
         model = build_dual_encoder("nano/8", image=size | {"image_size": 8}, text=text)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 6), int))
         params = jax.tree.map(lambda x: jnp.ones(x.shape), shapes["params"])
-        hf_clip.export_model(model, params, tokenizer=tokenizer, image=ImageSpec(8), context_length=6, out=sys.argv[1])
-        hf_clip.import_model(sys.argv[1])
+        export_model(Bundle(model, params, tokenizer, ImageSpec(8), 6), sys.argv[1], format="hf_clip")
+        import_model(sys.argv[1])
         print(sorted({"torch", "transformers"} & set(sys.modules)))
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "out")]

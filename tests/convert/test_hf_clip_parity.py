@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
-from mmjax.convert import ConversionError, MissingExtraError, hf_clip
-from mmjax.convert.parity import fixed_images
+from mmjax.convert import ConversionError, MissingExtraError, export_model, import_model, verify_model
+from mmjax.convert.formats import hf_clip
+from mmjax.convert.probe import fixed_images
 from mmjax.data import ImageSpec, clip_bpe, normalize, resize_to
 from mmjax.models import stack_layers
 
@@ -24,12 +25,8 @@ def quiet():
     transformers.utils.logging.disable_progress_bar()
 
 
-def description(run):
-    return {"tokenizer": run.tokenizer, "image": run.image, "context_length": run.context_length}
-
-
 def export(run, out, *, verify):
-    return hf_clip.export_model(run.model, run.params, out=out, verify=verify, **description(run))
+    return export_model(run, out, format="hf_clip", verify=verify)
 
 
 def scanned(run):
@@ -115,6 +112,16 @@ def test_what_differs_is_named_and_nothing_is_left_behind(tiny, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_parameters_that_transformers_would_draw_at_random_are_an_error(tiny, tmp_path):
+    export(tiny(), tmp_path / "out", verify=False)
+    weights = tmp_path / "out" / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["vision_model.post_layernorm.bias"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ConversionError, match=r"no tensor 'vision_model.post_layernorm.bias'"):
+        verify_model(tiny(), tmp_path / "out")
+
+
 @pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_verification_without_the_extra_leaves_nothing_behind(tiny, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
@@ -138,10 +145,10 @@ def test_folder_that_transformers_wrote(tmp_path):
     torch.manual_seed(0)
     transformers.CLIPModel(config).save_pretrained(tmp_path / "theirs")
 
-    run = hf_clip.import_model(tmp_path / "theirs")
+    run = import_model(tmp_path / "theirs")
     assert run.image == ImageSpec(15)
     assert (run.context_length, run.model.image.act) == (13, "quick_gelu")
-    hf_clip.verify_model(tmp_path / "theirs", run.model, run.params, **description(run))
+    verify_model(run, tmp_path / "theirs")
     export(run, tmp_path / "again", verify=False)
     theirs, again = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "again"))
     assert theirs.keys() == again.keys()

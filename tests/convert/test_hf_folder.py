@@ -1,21 +1,13 @@
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from mmjax.convert import ConversionError
-from mmjax.convert.hf_folder import (
-    read_json,
-    read_preprocessing,
-    read_tensors,
-    read_tokenizer,
-    write_preprocessing,
-    write_tensors,
-    write_tokenizer,
-)
-from mmjax.data import ImageSpec, Tokenizer, clip_bpe, train_bpe
+from mmjax.convert.hf_folder import read_preprocessing, read_tokenizer, write_preprocessing, write_tokenizer
+from mmjax.convert.probe import fixed_images
+from mmjax.convert.source import read_json
+from mmjax.data import ImageSpec, Tokenizer, clip_bpe, normalize, resize_as, train_bpe
 
 TEXTS = ["A small red circle", "", "café 東京 <|x|>", "circle " * 30]
 
@@ -26,11 +18,57 @@ TEXTS = ["A small red circle", "", "café 東京 <|x|>", "circle " * 30]
         ImageSpec(32),
         ImageSpec(7, mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 1.0), resize="bilinear"),
         ImageSpec(16, resize="lanczos", fit="squash"),
+        ImageSpec(14, scaled_size=16),
+        ImageSpec(14, fit="squash", scaled_size=16),
     ],
 )
 def test_preprocessing_round_trips(tmp_path, spec):
     write_preprocessing(tmp_path, spec, processor="CLIPProcessor")
     assert read_preprocessing(tmp_path) == spec
+
+
+SQUASHED = ImageSpec(24, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize="bilinear", fit="squash")
+
+
+@pytest.mark.parametrize(
+    "kind", ["BitImageProcessor", "CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"]
+)
+@pytest.mark.parametrize(
+    "spec",
+    [ImageSpec(24), SQUASHED, ImageSpec(24, scaled_size=29), SQUASHED._replace(scaled_size=29)],
+    ids=["crop", "squash", "scaled, then cropped", "squashed, then cropped"],
+)
+def test_preprocessing_of_every_class_is_what_its_class_does(tmp_path, kind, spec):
+    write_preprocessing(tmp_path, spec, kind=kind)
+    assert read_preprocessing(tmp_path) == spec
+    transformers = pytest.importorskip("transformers", reason="runs the classes of transformers")
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    # Of classes that cannot crop, CLIP's stands in.
+    able = spec == SQUASHED or kind in ("BitImageProcessor", "CLIPImageProcessor")
+    assert type(processor).__name__ == f"{kind if able else 'CLIPImageProcessor'}Pil"
+    pictures = fixed_images(24)
+    theirs = processor(pictures, return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
+    ours = normalize(np.stack([resize_as(picture, spec) for picture in pictures]), spec)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_classes_that_do_not_crop_leave_that_out(tmp_path):
+    config = {
+        "image_processor_type": "ViTFeatureExtractor",
+        "size": 32,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    assert read_preprocessing(tmp_path) == ImageSpec(32, (0.5,) * 3, (0.5,) * 3, resize="bilinear", fit="squash")
+    config |= {"image_processor_type": "SiglipImageProcessorFast", "size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    assert read_preprocessing(tmp_path).resize == "bicubic"
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(config | {"image_processor_type": "DPTImageProcessor"})
+    )
+    with pytest.raises(ConversionError, match="image_processor_type is 'DPTImageProcessor', expected one of 'Bit"):
+        read_preprocessing(tmp_path)
 
 
 OLD = {"size": 224, "crop_size": 224, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3}
@@ -50,9 +88,10 @@ def test_preprocessing_of_old_and_of_nested_files(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 256}, "expected a square of one side"),
-        ({"size": {"height": 224, "width": 128}, "do_center_crop": False}, "expected a square of one side"),
-        ({"do_center_crop": False}, "expected a square of one side"),
+        ({"size": 192}, "expected squares, the second not larger than the first"),
+        ({"size": {"height": 224, "width": 128}, "do_center_crop": False}, "expected squares"),
+        ({"crop_size": {"height": 224, "width": 128}}, "expected squares"),
+        ({"do_center_crop": False}, "expected squares"),
         ({"do_normalize": False}, "do_normalize is false"),
         ({"rescale_factor": 1 / 127.5}, "expected 1/255"),
         ({"resample": 4}, "resample is 4"),
@@ -65,7 +104,7 @@ def test_preprocessing_that_cannot_be_taken_over(tmp_path, change, message):
 
 
 def test_preprocessing_lists_every_problem(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text('{"size": 224, "crop_size": 192, "do_resize": false}')
+    (tmp_path / "preprocessor_config.json").write_text('{"size": 192, "crop_size": 224, "do_resize": false}')
     with pytest.raises(ConversionError) as error:
         read_preprocessing(tmp_path)
     assert len(error.value.problems) == 4
@@ -99,23 +138,10 @@ def test_tokenizer_without_files(tmp_path):
         read_tokenizer(tmp_path)
 
 
-def test_tensors_are_read_from_shards(tmp_path):
-    save_file({"a": np.ones(2, np.float32)}, tmp_path / "model-1.safetensors")
-    save_file({"b": np.asarray(jnp.full(3, 0.5, jnp.bfloat16))}, tmp_path / "model-2.safetensors")
-    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    tensors = read_tensors(tmp_path)
-    assert tensors["a"].tolist() == [1, 1]
-    assert tensors["b"].astype(np.float32).tolist() == [0.5, 0.5, 0.5]
-    (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(ConversionError, match=r"no model-2.safetensors"):
-        read_tensors(tmp_path)
-
-
-def test_tensors_are_as_readable_as_other_files(tmp_path):
-    write_tensors(tmp_path, {"a": np.ones(1, np.float32)})
-    (tmp_path / "other").touch()
-    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+def test_nothing_is_written_of_what_is_not_known(tmp_path):
+    write_tokenizer(tmp_path, None, context_length=None)
+    write_preprocessing(tmp_path, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_or_damaged_json(tmp_path):

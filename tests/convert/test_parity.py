@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmjax.convert import ConversionError, Report, compare
-from mmjax.convert.parity import fixed_images
+from mmjax.convert.probe import fixed_images
 
 
 def test_difference_is_the_largest_absolute_one():

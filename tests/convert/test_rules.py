@@ -1,8 +1,22 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.convert import CONV, DENSE, ConversionError, Rule, dense, layer_norm, to_foreign, to_params
+from mmjax.convert import (
+    CONV,
+    DENSE,
+    ConversionError,
+    Rule,
+    dense,
+    layer_norm,
+    leading,
+    multihead_attention,
+    patch_dense,
+    to_foreign,
+    to_params,
+)
+from mmjax.models import Attention
 from mmjax.paths import flatten
 
 
@@ -105,6 +119,86 @@ def test_import_lists_every_problem_at_once_in_foreign_terms():
 def test_two_rules_for_one_parameter_are_an_error():
     with pytest.raises(ConversionError, match="2 rules for 'bias'"):
         to_foreign({"bias": np.ones(1)}, [Rule("bias", "a"), Rule("bias", "b")], expected={"bias": np.ones(1)})
+
+
+POSITIONS = (
+    Rule("table[:1]", "class_position", leading()),
+    Rule("table[1:4]", "patches", leading(2)),
+    Rule("table[4:]", "registers"),
+)
+
+
+def test_rows_of_a_parameter_are_tensors_of_their_own():
+    table = np.arange(10, dtype=np.float32).reshape(5, 2)
+    tensors = to_foreign({"table": table}, POSITIONS[::-1], expected={"table": table})
+    assert {name: x.shape for name, x in tensors.items()} == {
+        "registers": (1, 2),
+        "patches": (1, 1, 3, 2),
+        "class_position": (1, 1, 2),
+    }
+    np.testing.assert_array_equal(tensors["patches"][0, 0], table[1:4])
+    _assert_equal(to_params(tensors, POSITIONS, expected={"table": table}), {"table": table})
+
+
+@pytest.mark.parametrize(
+    ("rules", "problem"),
+    [
+        (POSITIONS[::2], "no rule for rows 1 to 4 of 'table'"),
+        (POSITIONS[1:], "no rule for rows 0 to 1 of 'table'"),
+        (POSITIONS[:2], "no rule for rows 4 to 5 of 'table'"),
+        ((*POSITIONS, Rule("table[2:3]", "more")), "4 rules for 'table', expected one"),
+        ((*POSITIONS, Rule("table", "more")), "4 rules for 'table', expected one"),
+    ],
+)
+def test_rows_are_covered_once(rules, problem):
+    table = np.zeros((5, 2), np.float32)
+    with pytest.raises(ConversionError) as error:
+        to_foreign({"table": table}, rules, expected={"table": table})
+    assert error.value.problems == (problem,)
+
+
+ABSENT = (Rule("qkv/bias", None), Rule("table[:1]", None), Rule("table[1:]", "patches"))
+
+
+def test_what_has_no_tensor_is_zero():
+    params = {"qkv": {"bias": np.zeros(3, np.float32)}, "table": np.float32([[0, 0], [1, 2]])}
+    tensors = to_foreign(params, ABSENT, expected=params)
+    assert list(tensors) == ["patches"]
+    _assert_equal(to_params(tensors, ABSENT, expected=params), params)
+    params = {"qkv": {"bias": np.float32([0, 0, 1])}, "table": np.float32([[0, 1], [1, 2]])}
+    with pytest.raises(ConversionError) as error:
+        to_foreign(params, ABSENT, expected=params)
+    assert error.value.problems == (
+        "parameter 'qkv/bias' is not zero, but the format has no tensor for it",
+        "parameter 'table[0:1]' is not zero, but the format has no tensor for it",
+    )
+
+
+def test_two_parameters_for_one_tensor_are_an_error():
+    params = {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
+    with pytest.raises(ConversionError, match="2 rules fill tensor 'x', expected one"):
+        to_foreign(params, [Rule("a", "x"), Rule("b", "x")], expected=params)
+
+
+def test_multihead_attention_is_what_torch_computes():
+    torch = pytest.importorskip("torch", reason="compares with torch")
+    rng = np.random.default_rng(0)
+    module, x = torch.nn.MultiheadAttention(6, 2, batch_first=True), rng.normal(size=(2, 5, 6)).astype(np.float32)
+    model = Attention(2)
+    params = model.init(jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params)
+    tensors = to_foreign({"attn": params}, multihead_attention("attn", "attn"), expected={"attn": params})
+    module.load_state_dict({name.removeprefix("attn."): torch.from_numpy(x) for name, x in tensors.items()})
+    theirs, _ = module(*[torch.from_numpy(x)] * 3)
+    np.testing.assert_allclose(model.apply({"params": params}, x), theirs.detach(), atol=1e-5)
+
+
+def test_patch_dense_is_a_convolution_over_flattened_patches():
+    rng = np.random.default_rng(0)
+    kernel, image = rng.normal(size=(2, 2, 3, 5)), rng.normal(size=(2, 2, 3))
+    weight = patch_dense(2).export(kernel)
+    np.testing.assert_allclose(weight @ image.ravel(), np.einsum("hwc,hwcd->d", image, kernel))
+    np.testing.assert_array_equal(patch_dense(2).load(weight), kernel)
 
 
 def test_a_stack_of_which_a_part_is_missing_has_no_rule():

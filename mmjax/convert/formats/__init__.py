@@ -1,1 +1,1 @@
-"""Foreign formats, one file each: `<name>.py` here has `export_model`, `import_model` and `verify_model`."""
+"""Formats of PyTorch checkpoints, one file each: `<name>.py` here has the value `FORMAT`."""

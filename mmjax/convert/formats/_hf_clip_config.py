@@ -1,17 +1,18 @@
-"""`CLIPConfig` and our towers: what the one can say of the other.
+"""The configs of HF CLIP's towers and our towers: what the one can say of the other.
 
 Reference: huggingface/transformers 5.23.0, `models/clip/configuration_clip.py` and `modeling_clip.py`.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from mmjax.convert.rules import ConversionError
-from mmjax.data import ImageSpec, Tokenizer
-from mmjax.models import DualEncoder, TextTransformer, VisionTransformer
+from mmjax.convert.bundle import Bundle, picture_size
+from mmjax.convert.errors import ConversionError
+from mmjax.convert.hf_config import ACTS, tower_config, tower_fields, tower_problems
+from mmjax.convert.obstacles import picture_obstacles, token_obstacles, tower_obstacles
+from mmjax.models import TextTransformer, VisionTransformer
 
-_ACTS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_tanh": "gelu_pytorch_tanh"}
-_IMPORTED_ACTS = {foreign: act for act, foreign in _ACTS.items()} | {"gelu_new": "gelu_tanh"}
+_NAME = "HF CLIP"
 
 # What HF CLIP takes for granted, in the fields of our towers.
 _IMAGE = {
@@ -24,7 +25,7 @@ _IMAGE = {
     "proj_bias": False,
     "layer_scale": None,
 }
-_TEXT = {"causal": True, "proj_bias": False}
+_TEXT = {"causal": True, "norm_position": "pre", "type_vocab": 0, "proj_bias": False}
 
 # Folders leave out what equals the defaults of `CLIPTextConfig` and `CLIPVisionConfig`.
 _DEFAULTS: dict[str, Any] = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
@@ -49,134 +50,79 @@ _VISION_DEFAULTS = _DEFAULTS | {
 _LEGACY_EOS_ID = 2
 
 
-def obstacles(model: DualEncoder, *, tokenizer: Tokenizer, image: ImageSpec, context_length: int) -> list[str]:
-    """Every reason why HF CLIP would compute something else than the model."""
-    problems = []
-    if model.use_bias:
-        problems.append("use_bias is True, but HF CLIP's logits have no bias")
-    towers = {"image": (model.image, VisionTransformer, _IMAGE), "text": (model.text, TextTransformer, _TEXT)}
-    for name, (tower, kind, fixed) in towers.items():
-        if not isinstance(tower, kind):
-            problems.append(f"{name} is a {type(tower).__name__}, expected a {kind.__name__}")
-            continue
-        for field, value in fixed.items():
-            if (found := getattr(tower, field)) != value:
-                problems.append(f"{name}.{field} is {found!r}, HF CLIP has {value!r}")
-        if tower.act not in _ACTS:
-            problems.append(f"{name}.act is {tower.act!r}, expected one of {', '.join(map(repr, _ACTS))}")
-        if tower.output_dim is None:
-            problems.append(f"{name}.output_dim is None, but HF CLIP always projects")
-    if isinstance(model.image, VisionTransformer):
-        size = model.image.image_size
-        if size not in (None, image.size, (image.size, image.size)):
-            problems.append(f"image.image_size is {size}, but the pictures are prepared at {image.size} pixels")
-    if isinstance(model.text, TextTransformer):
-        problems += _text_obstacles(model.text, tokenizer, context_length)
-    return problems
+def image_obstacles(bundle: Bundle) -> list[str]:
+    """Every reason why HF CLIP's vision tower would compute something else than ours."""
+    problems = tower_obstacles(bundle, "image", VisionTransformer, format=_NAME, fixed=_IMAGE, acts=ACTS)
+    return problems + picture_obstacles(bundle, format=_NAME)
 
 
-def _text_obstacles(text: TextTransformer, tokenizer: Tokenizer, context_length: int) -> list[str]:
-    problems, eos_id = [], tokenizer.eos_id
+def text_obstacles(bundle: Bundle) -> list[str]:
+    """Every reason why HF CLIP's text tower would compute something else than ours."""
+    problems = tower_obstacles(bundle, "text", TextTransformer, format=_NAME, fixed=_TEXT, acts=ACTS)
+    text, tokenizer = bundle.model.text, bundle.tokenizer
+    if not isinstance(text, TextTransformer):
+        return problems
     if text.pool not in ("argmax", "eos"):
-        problems.append(f"text.pool is {text.pool!r}, but HF CLIP reads the end token ('argmax' or 'eos')")
-    if text.pool == "argmax" and eos_id != tokenizer.vocab_size - 1:
-        largest = tokenizer.vocab_size - 1
-        problems.append(f"text.pool is 'argmax', but the end token {eos_id} is not the largest id, {largest}")
-    if text.pool == "eos" and text.eos_id != eos_id:
-        problems.append(f"text.eos_id is {text.eos_id}, but the tokenizer ends texts with {eos_id}")
-    if eos_id == _LEGACY_EOS_ID:
-        problems.append(f"the end token has id {eos_id}, which makes HF CLIP read the largest id instead")
-    if tokenizer.vocab_size > text.vocab_size:
-        problems.append(f"the tokenizer has {tokenizer.vocab_size} ids, but text.vocab_size is {text.vocab_size}")
-    if context_length > text.context_length:
-        problems.append(f"context_length is {context_length}, but text.context_length is {text.context_length}")
-    return problems
+        problems.append(f"text.pool is {text.pool!r}, but {_NAME} reads the end token ('argmax' or 'eos')")
+    if tokenizer is not None:
+        eos_id, largest = tokenizer.eos_id, tokenizer.vocab_size - 1
+        if text.pool == "argmax" and eos_id != largest:
+            problems.append(f"text.pool is 'argmax', but the end token {eos_id} is not the largest id, {largest}")
+        if text.pool == "eos" and text.eos_id != eos_id:
+            problems.append(f"text.eos_id is {text.eos_id}, but the tokenizer ends texts with {eos_id}")
+        if eos_id == _LEGACY_EOS_ID:
+            problems.append(f"the end token has id {eos_id}, which makes {_NAME} read the largest id instead")
+    return problems + token_obstacles(bundle, format=_NAME)
 
 
-def to_config(model: DualEncoder, *, tokenizer: Tokenizer, image_size: int, log_scale: float) -> dict[str, Any]:
-    """The `CLIPConfig` of a model without obstacles."""
-    image, text = model.image, model.text
+def vision_config(bundle: Bundle) -> dict[str, Any]:
+    """The `CLIPVisionConfig` of a bundle without obstacles."""
+    image: Any = bundle.model.image
+    sizes = {"image_size": picture_size(bundle), "patch_size": image.patch_size, "num_channels": 3}
+    return {"model_type": "clip_vision_model", **sizes, **tower_config(image), "projection_dim": image.output_dim}
 
-    def shared(tower: Any) -> dict[str, Any]:
-        return {
-            "hidden_size": tower.width,
-            "intermediate_size": int(tower.mlp_ratio * tower.width),
-            "num_hidden_layers": tower.num_layers,
-            "num_attention_heads": tower.num_heads,
-            "hidden_act": _ACTS[tower.act],
-            "layer_norm_eps": tower.ln_eps,
-            "projection_dim": tower.output_dim,
-        }
 
+def text_config(bundle: Bundle) -> dict[str, Any]:
+    """The `CLIPTextConfig` of a bundle without obstacles."""
+    text, tokenizer = cast(Any, (bundle.model.text, bundle.tokenizer))
     return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "dtype": "float32",
-        "projection_dim": image.output_dim,
-        "logit_scale_init_value": log_scale,
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "image_size": image_size,
-            "patch_size": image.patch_size,
-            "num_channels": 3,
-            **shared(image),
-        },
-        "text_config": {
-            "model_type": "clip_text_model",
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.context_length,
-            "bos_token_id": tokenizer.bos_id,
-            "eos_token_id": tokenizer.eos_id,
-            "pad_token_id": tokenizer.pad_id,
-            **shared(text),
-        },
+        "model_type": "clip_text_model",
+        "vocab_size": text.vocab_size,
+        "max_position_embeddings": text.context_length,
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+        **tower_config(text),
+        "projection_dim": text.output_dim,
     }
 
 
-def from_config(config: Mapping[str, Any]) -> DualEncoder:
-    """The towers of a `CLIPConfig`.
+def vision_tower(config: Mapping[str, Any], *, output_dim: int | None, name: str = "config.json") -> VisionTransformer:
+    """The tower of a `CLIPVisionConfig`, which `name` is called in messages.
 
     Raises:
       ConversionError: settings have no counterpart; all are listed.
     """
-    # Where old folders have `text_config_dict`, `transformers` lets it win.
-    vision = _VISION_DEFAULTS | (config.get("vision_config_dict") or config.get("vision_config") or {})
-    text = _TEXT_DEFAULTS | (config.get("text_config_dict") or config.get("text_config") or {})
-    problems = []
-    if config.get("model_type") != "clip":
-        problems.append(f"model_type is {config.get('model_type')!r}, expected 'clip'")
-    for name, tower in {"vision_config": vision, "text_config": text}.items():
-        if tower["hidden_act"] not in _IMPORTED_ACTS:
-            problems.append(f"{name}.hidden_act is {tower['hidden_act']!r}, expected one of {list(_IMPORTED_ACTS)}")
-    for field in ("image_size", "patch_size"):
-        if not isinstance(vision[field], int):
-            problems.append(f"vision_config.{field} is {vision[field]}, expected one number")
-    if vision["num_channels"] != 3:
-        problems.append(f"vision_config.num_channels is {vision['num_channels']}, expected 3")
-    if not isinstance(text["eos_token_id"], int):
-        problems.append(f"text_config.eos_token_id is {text['eos_token_id']}, expected one id")
+    config = _VISION_DEFAULTS | dict(config)
+    if problems := tower_problems(name, config):
+        raise ConversionError(f"cannot take over {name}", problems)
+    fields = tower_fields(config)
+    return VisionTransformer(config["patch_size"], output_dim=output_dim, image_size=config["image_size"], **fields)
+
+
+def text_tower(config: Mapping[str, Any], *, output_dim: int | None, name: str = "config.json") -> TextTransformer:
+    """The tower of a `CLIPTextConfig`, likewise."""
+    config = _TEXT_DEFAULTS | dict(config)
+    problems, eos_id = tower_problems(name, config), config["eos_token_id"]
+    if not isinstance(eos_id, int):
+        problems.append(f"{name}.eos_token_id is {eos_id}, expected one id")
     if problems:
-        raise ConversionError("cannot take over config.json", problems)
-
-    def shared(tower: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "width": tower["hidden_size"],
-            "num_layers": tower["num_hidden_layers"],
-            "num_heads": tower["num_attention_heads"],
-            "output_dim": config.get("projection_dim", 512),
-            "mlp_ratio": tower["intermediate_size"] / tower["hidden_size"],
-            "act": _IMPORTED_ACTS[tower["hidden_act"]],
-            "ln_eps": tower["layer_norm_eps"],
-        }
-
-    legacy = text["eos_token_id"] == _LEGACY_EOS_ID
-    return DualEncoder(
-        VisionTransformer(vision["patch_size"], image_size=vision["image_size"], **shared(vision)),
-        TextTransformer(
-            vocab_size=text["vocab_size"],
-            context_length=text["max_position_embeddings"],
-            pool="argmax" if legacy else "eos",
-            eos_id=None if legacy else text["eos_token_id"],
-            **shared(text),
-        ),
+        raise ConversionError(f"cannot take over {name}", problems)
+    return TextTransformer(
+        vocab_size=config["vocab_size"],
+        context_length=config["max_position_embeddings"],
+        output_dim=output_dim,
+        pool="argmax" if eos_id == _LEGACY_EOS_ID else "eos",
+        eos_id=None if eos_id == _LEGACY_EOS_ID else eos_id,
+        **tower_fields(config),
     )

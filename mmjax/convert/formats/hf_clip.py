@@ -6,155 +6,138 @@ huggingface/transformers 5.23.0, `models/clip`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from mmjax.convert.folder import new_folder
-from mmjax.convert.formats._hf_clip_config import from_config, obstacles, to_config
-from mmjax.convert.formats._hf_clip_parity import verify_model
-from mmjax.convert.hf_folder import (
-    read_json,
-    read_preprocessing,
-    read_tensors,
-    read_tokenizer,
-    write_json,
-    write_preprocessing,
-    write_tensors,
-    write_tokenizer,
+from mmjax.convert.bundle import Bundle, towers
+from mmjax.convert.errors import ConversionError, read_all
+from mmjax.convert.format import Format
+from mmjax.convert.formats._hf_clip_config import (
+    image_obstacles,
+    text_config,
+    text_obstacles,
+    text_tower,
+    vision_config,
+    vision_tower,
 )
-from mmjax.convert.parity import Report
-from mmjax.convert.rules import CONV, DENSE, ConversionError, Rule, dense, layer_norm, to_foreign, to_params
-from mmjax.data import ImageSpec, Tokenizer
-from mmjax.models import DualEncoder, unstack_layers
+from mmjax.convert.hf_folder import read_preprocessing, read_tokenizer, write_preprocessing, write_tokenizer
+from mmjax.convert.hf_network import hf_parts, load_pretrained
+from mmjax.convert.layers import layer_norm, layers
+from mmjax.convert.network import Network, Tower
+from mmjax.convert.rules import Rule
+from mmjax.convert.source import Source, read_json, write_json
+from mmjax.convert.tensor_files import write_tensors
+from mmjax.convert.transforms import CONV, DENSE
+from mmjax.models import DualEncoder
 
-
-def _layer_rules(tower: str, name: str) -> tuple[Rule, ...]:
-    block, layer = f"{tower}/encoder/block_{{i}}", f"{name}.encoder.layers.{{i}}"
-    return (
-        *layer_norm(f"{block}/ln_1", f"{layer}.layer_norm1"),
-        *dense(f"{block}/attn/query", f"{layer}.self_attn.q_proj"),
-        *dense(f"{block}/attn/key", f"{layer}.self_attn.k_proj"),
-        *dense(f"{block}/attn/value", f"{layer}.self_attn.v_proj"),
-        *dense(f"{block}/attn/out", f"{layer}.self_attn.out_proj"),
-        *layer_norm(f"{block}/ln_2", f"{layer}.layer_norm2"),
-        *dense(f"{block}/mlp/fc1", f"{layer}.mlp.fc1"),
-        *dense(f"{block}/mlp/fc2", f"{layer}.mlp.fc2"),
-    )
-
-
+LAYER = {
+    "ln_1": "layer_norm1",
+    "attn/query": "self_attn.q_proj",
+    "attn/key": "self_attn.k_proj",
+    "attn/value": "self_attn.v_proj",
+    "attn/out": "self_attn.out_proj",
+    "ln_2": "layer_norm2",
+    "mlp/fc1": "mlp.fc1",
+    "mlp/fc2": "mlp.fc2",
+}
 RULES = (
     Rule("image/patch_embed/kernel", "vision_model.embeddings.patch_embedding.weight", CONV),
     Rule("image/class_embedding", "vision_model.embeddings.class_embedding"),
     Rule("image/position_embedding", "vision_model.embeddings.position_embedding.weight"),
     *layer_norm("image/ln_pre", "vision_model.pre_layrnorm"),
-    *_layer_rules("image", "vision_model"),
+    *layers("image/encoder/block_{i}", "vision_model.encoder.layers.{i}", LAYER),
     *layer_norm("image/ln_post", "vision_model.post_layernorm"),
     Rule("image/proj/kernel", "visual_projection.weight", DENSE),
     Rule("text/token_embedding/embedding", "text_model.embeddings.token_embedding.weight"),
     Rule("text/position_embedding", "text_model.embeddings.position_embedding.weight"),
-    *_layer_rules("text", "text_model"),
+    *layers("text/encoder/block_{i}", "text_model.encoder.layers.{i}", LAYER),
     *layer_norm("text/ln_final", "text_model.final_layer_norm"),
     Rule("text/proj/kernel", "text_projection.weight", DENSE),
     Rule("log_scale", "logit_scale"),
 )
 
 
-class Imported(NamedTuple):
-    """What a folder holds.
-
-    Attributes:
-      model: the towers.
-      params: their parameters, float32.
-      tokenizer: for its texts.
-      image: preprocessing of its pictures.
-      context_length: tokens a text may have.
-    """
-
-    model: DualEncoder
-    params: dict[str, Any]
-    tokenizer: Tokenizer
-    image: ImageSpec
-    context_length: int
+def to_config(bundle: Bundle, *, log_scale: float) -> dict[str, Any]:
+    """The `CLIPConfig` of a bundle without obstacles."""
+    vision, text = vision_config(bundle), text_config(bundle)
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "dtype": "float32",
+        "projection_dim": vision["projection_dim"],
+        "logit_scale_init_value": log_scale,
+        "vision_config": vision,
+        "text_config": text,
+    }
 
 
-def export_model(
-    model: DualEncoder,
-    params: Mapping[str, Any],
-    *,
-    tokenizer: Tokenizer,
-    image: ImageSpec,
-    context_length: int,
-    out: str | Path,
-    verify: bool = False,
-) -> Report | None:
-    """Writes the folder `out`: config, weights, tokenizer, preprocessing. Needs no PyTorch, unless it verifies.
-
-    Args:
-      model: the towers.
-      params: their parameters, unrolled or scanned as the towers are.
-      tokenizer: for the texts.
-      image: preprocessing of the pictures.
-      context_length: tokens a text may have.
-      out: the folder to make; it may not exist.
-      verify: whether to compare the folder with the model, see `verify_model`; the report is then in the folder, as
-        `parity.json` and `parity.md`.
-
-    Returns:
-      The report, when verified.
-
-    Raises:
-      ConversionError: HF CLIP cannot express the model, or the parameters do not fit it, or the implementations
-        differ. All reasons are listed, and nothing is left behind.
-      FileExistsError: `out` exists.
-      MissingExtraError: `verify` without `torch` and `transformers`.
-    """
-    description = {"tokenizer": tokenizer, "image": image, "context_length": context_length}
-    problems = obstacles(model, **description)
-    if problems:
-        raise ConversionError("HF CLIP cannot express this model", problems)
-    tensors = to_foreign(unstack_layers(params), RULES, expected=_shapes(model, image.size))
-    config = to_config(model, tokenizer=tokenizer, image_size=image.size, log_scale=float(tensors["logit_scale"]))
-    with new_folder(out) as folder:
-        write_json(folder / "config.json", config)
-        write_tensors(folder, tensors)
-        write_tokenizer(folder, tokenizer, context_length=context_length, processor="CLIPProcessor")
-        write_preprocessing(folder, image, processor="CLIPProcessor")
-        if not verify:
-            return None
-        report = verify_model(folder, model, params, **description)
-        report.write(folder)
-        return report
+def _rules(model: DualEncoder) -> tuple[Rule, ...]:
+    return RULES
 
 
-def import_model(folder: str | Path) -> Imported:
-    """Reads a folder of `transformers.CLIPModel`, without PyTorch.
-
-    Args:
-      folder: has `config.json`, `model.safetensors` or its shards, the tokenizer's files, `preprocessor_config.json`.
-
-    Returns:
-      Model, parameters, tokenizer and preprocessing.
-
-    Raises:
-      ConversionError: a file is missing, a setting has no counterpart, the files disagree, or tensors do not fit; all
-        reasons of the kind are listed.
-    """
-    folder = Path(folder)
-    model = from_config(read_json(folder / "config.json"))
-    image, tokenizer = read_preprocessing(folder), read_tokenizer(folder)
-    context_length = model.text.context_length
-    problems = obstacles(model, tokenizer=tokenizer, image=image, context_length=context_length)
-    if problems:
-        raise ConversionError(f"the files of {folder} disagree", problems)
-    expected = _shapes(model, image.size)
-    params = to_params(read_tensors(folder), RULES, expected=expected, ignore=("*.position_ids",))
-    return Imported(model, params, tokenizer, image, context_length)
+def _detect(source: Source) -> bool:
+    return source.config.get("model_type") == "clip"
 
 
-def _shapes(model: DualEncoder, size: int) -> Mapping[str, Any]:
-    """The parameter tree of the unrolled model, as shapes."""
-    unrolled = model.clone(image=model.image.clone(scan=False), text=model.text.clone(scan=False))
-    inputs = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    return jax.eval_shape(unrolled.init, jax.random.key(0), *inputs)["params"]
+def _read(source: Source) -> Bundle:
+    folder, config = source.folder, read_json(source.folder / "config.json")
+    if not _detect(source):
+        raise ConversionError(f"cannot read {folder}", [f"model_type is {config.get('model_type')!r}, expected 'clip'"])
+    dim = config.get("projection_dim", 512)
+    # Where old folders have `vision_config_dict`, `transformers` lets it win.
+    sections = {key: config.get(f"{key}_dict") or config.get(key) or {} for key in ("vision_config", "text_config")}
+    parts = read_all(
+        f"cannot read {folder}",
+        vision=lambda: vision_tower(sections["vision_config"], output_dim=dim, name="vision_config"),
+        text=lambda: text_tower(sections["text_config"], output_dim=dim, name="text_config"),
+        tokenizer=lambda: read_tokenizer(folder),
+        image=lambda: read_preprocessing(folder),
+    )
+    model = DualEncoder(parts["vision"], parts["text"])
+    return Bundle(model, {}, parts["tokenizer"], parts["image"], parts["text"].context_length)
+
+
+def _obstacles(bundle: Bundle) -> list[str]:
+    model, problems = bundle.model, []
+    if model.use_bias:
+        problems.append("use_bias is True, but the logits of HF CLIP have no bias")
+    problems += [
+        f"{name}.output_dim is None, but HF CLIP always projects"
+        for name, tower in towers(model).items()
+        if tower.output_dim is None
+    ]
+    return problems + image_obstacles(bundle) + text_obstacles(bundle)
+
+
+def _write(folder: Path, bundle: Bundle, tensors: Mapping[str, np.ndarray]) -> None:
+    write_json(folder / "config.json", to_config(bundle, log_scale=float(tensors["logit_scale"])))
+    write_tensors(folder, tensors)
+    write_tokenizer(folder, bundle.tokenizer, context_length=bundle.context_length, processor="CLIPProcessor")
+    write_preprocessing(folder, bundle.image, processor="CLIPProcessor")
+
+
+def _load(source: Source) -> Network:
+    network = load_pretrained("CLIPModel", source.folder)
+    return Network(
+        image=Tower(
+            lambda pixels: network.get_image_features(pixels).pooler_output, network.vision_model.encoder.layers
+        ),
+        text=Tower(
+            lambda ids, mask: network.get_text_features(ids, mask).pooler_output, network.text_model.encoder.layers
+        ),
+        logits=lambda pixels, ids, mask: network(ids, pixels, mask).logits_per_image,
+        **hf_parts(source.folder),
+    )
+
+
+FORMAT = Format(
+    name="HF CLIP",
+    detect=_detect,
+    read=_read,
+    rules=_rules,
+    obstacles=_obstacles,
+    write=_write,
+    load=_load,
+    ignore=("*.position_ids",),
+)
