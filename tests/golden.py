@@ -1,9 +1,10 @@
 """Golden numbers: inputs and results of the authors' code, and how a function of ours is held against them.
 
 An archive `tests/goldens/<system>.npz` has keys `<dotted name>/<case>/<kind>/<path>`. Kind `in` is an argument,
-`out` a result, `grad` the gradient of the mean of the results (of their sum, where no mean is recorded) with
-respect to an argument. A path of several names is a nested tree. An archive holds only what the project
-implements: a name that cannot be resolved is an error.
+`out` a result, `grad` the gradient of the mean of the results (where no mean is recorded of the sum of `value`, or of
+all results) with respect to an argument. A path of several names is a nested tree. With an argument `grads` the
+function makes an optimizer, and the results are the parameters after a step for each row of the gradients. An archive
+holds only what the project implements: a name that cannot be resolved is an error.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from mmjax.paths import flatten, unflatten
 
@@ -59,7 +61,7 @@ def read_all() -> list[Golden]:
 def check(golden: Golden) -> None:
     """Calls what the golden names, under jit, and raises AssertionError where a result or a gradient differs."""
     call, arguments = _bind(resolve(golden.function), jax.tree.map(_argument, golden.inputs))
-    constants = {name: value for name, value in arguments.items() if isinstance(value, int | str)}
+    constants = {name: value for name, value in arguments.items() if isinstance(value, int | str | bytes)}
     variables = {name: arguments[name] for name in golden.gradients}
     others = {name: value for name, value in arguments.items() if name not in constants | variables}
 
@@ -68,7 +70,7 @@ def check(golden: Golden) -> None:
 
     def objective(variables, others):
         found = results(variables, others)
-        parts = ["mean"] if "mean" in golden.outputs else golden.outputs
+        parts = next(([name] for name in ("mean", "value") if name in golden.outputs), golden.outputs)
         return sum(jnp.sum(found[name]) for name in parts), found
 
     if variables:
@@ -89,12 +91,16 @@ def resolve(dotted: str) -> Any:
 
 
 def _argument(value: np.ndarray) -> Any:
-    """Text, switches and counts as Python values, numbers that may have a gradient as arrays."""
+    """Text, switches, counts and files as Python values, numbers that may have a gradient as arrays."""
+    if value.ndim == 1 and value.dtype == np.uint8:
+        return value.tobytes()
     return value.item() if value.ndim == 0 and value.dtype.kind in "iubU" else jnp.asarray(value)
 
 
 def _bind(target: Callable, arguments: dict[str, Any]) -> tuple[Callable, dict[str, Any]]:
     """A function and its arguments; of a module, those that are no fields, its parameters among them."""
+    if "grads" in arguments:
+        return _steps(target), arguments
     if not (isinstance(target, type) and issubclass(target, nn.Module)):
         return target, arguments
     fields = {field.name for field in dataclasses.fields(target)} & arguments.keys()
@@ -104,6 +110,20 @@ def _bind(target: Callable, arguments: dict[str, Any]) -> tuple[Callable, dict[s
         return module.apply({"params": params}, **inputs)
 
     return apply, {name: value for name, value in arguments.items() if name not in fields}
+
+
+def _steps(make: Callable) -> Callable:
+    """The parameters after the steps of an optimizer."""
+
+    def call(params, grads, **settings):
+        optimizer = make(**settings)
+        state = optimizer.init(params)
+        for i in range(jax.tree.leaves(grads)[0].shape[0]):
+            updates, state = optimizer.update(jax.tree.map(lambda leaf, i=i: leaf[i], grads), state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    return call
 
 
 def _results(result: Any) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""Function transformations of a model's `apply`: `tap` reads values inside it, `edit` replaces them.
+"""Transformations of a model's `apply`: `tap` reads values inside it, `edit` replaces them, `insert` adds branches.
 
 A model is written once and knows nothing of what is done to it. `apply` is any function that calls Flax Linen modules,
 `model.apply` or a closure over it. The transformations nest in any order; `jax.jit`, `grad`, `vmap` and `checkpoint` go
@@ -7,7 +7,20 @@ around the result.
 
 from mmjax.intercept.call import Call
 from mmjax.intercept.editing import edit
-from mmjax.intercept.survey import ModuleInfo, match_report, module_paths
+from mmjax.intercept.insertion import insert
+from mmjax.intercept.survey import ModuleInfo, Target, find_targets, match_report, module_paths
 from mmjax.intercept.tapping import tap
+from mmjax.intercept.within import within
 
-__all__ = ["Call", "ModuleInfo", "edit", "match_report", "module_paths", "tap"]
+__all__ = [
+    "Call",
+    "ModuleInfo",
+    "Target",
+    "edit",
+    "find_targets",
+    "insert",
+    "match_report",
+    "module_paths",
+    "tap",
+    "within",
+]

@@ -1,13 +1,12 @@
 """Replacing values inside a model."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmjax.intercept.call import Call
-from mmjax.intercept.patterns import match_addresses, matches_address, methods
-from mmjax.intercept.run import LayerNeededError, Run
-from mmjax.intercept.survey import survey
+from mmjax.intercept.patterns import match_addresses, matches_address
+from mmjax.intercept.replacing import replacing
+from mmjax.intercept.run import Run
 
 
 def edit(apply: Callable[..., Any], edits: Mapping[str, Callable[[Any, Call], Any]]) -> Callable[..., Any]:
@@ -46,22 +45,7 @@ def edit(apply: Callable[..., Any], edits: Mapping[str, Callable[[Any, Call], An
                 value = fn(value, call)
         return value
 
-    @functools.wraps(apply)
-    def edited(*args: Any, **kwargs: Any) -> Any:
-        def attempt(stacks: Mapping[str, tuple[int, ...]] | None) -> tuple[bool, Any]:
-            run = Run(visit, methods=methods(edits), stacks=stacks)
-            try:
-                output = run(apply, args, kwargs)
-            except LayerNeededError as needed:
-                if needed.run is not run:
-                    raise
-                return False, None
-            match_addresses(run.visited, tuple(edits), absent=run.absent)
-            return True, output
+    def check(run: Run) -> None:
+        match_addresses(run.visited, tuple(edits), absent=run.absent)
 
-        done, output = attempt(None)
-        if not done:
-            _, output = attempt(survey(apply, args, kwargs, methods=methods(edits)).stacks)
-        return output
-
-    return edited
+    return replacing(apply, visit, patterns=edits, check=check)

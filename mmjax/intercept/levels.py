@@ -16,14 +16,24 @@ class Level:
       exit: root scope of the lifted transformation that made the trace; None for the run's own trace, and for
         those of plain JAX transformations.
       outermost: whether no module's call is around the transformation.
+      branch: place of the branch that made it, see `Run.call_branch`; () for those of the model itself.
       site: where it is: number of the call from outside, and path of `exit`.
       values: what has been kept under each name, in the order of the calls.
     """
 
-    def __init__(self, trace: Any, *, exit: Scope | None = None, outermost: bool = False, number: int = 0):
+    def __init__(
+        self,
+        trace: Any,
+        *,
+        exit: Scope | None = None,
+        outermost: bool = False,
+        number: int = 0,
+        branch: tuple[str, ...] = (),
+    ):
         self.trace = trace
         self.exit = exit
         self.outermost = outermost
+        self.branch = branch
         self.site = "/".join((str(number), *(exit.path if exit else ())))
         self.values: dict[str, tuple[Any, ...]] = {}
 

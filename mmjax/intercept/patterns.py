@@ -1,7 +1,8 @@
 """Addresses of values inside a model, `<module path>[:<port>]`, and the patterns that match them.
 
 `image/encoder/block_3/attn` is what the module returns and `image/encoder/block_3/attn:in` its first argument;
-`text/token_embedding:attend` and `text/token_embedding:attend:in` are those of its method `attend`. A pattern is a glob
+`text/token_embedding:attend` and `text/token_embedding:attend:in` are those of its method `attend`. Edits and branches
+also reach `attn:args`, all arguments `(args, kwargs)`; `:args` are those of the model as a whole. A pattern is a glob
 over paths, its port is literal: `**` matches no inputs, `**:in` nothing else.
 """
 
@@ -11,7 +12,7 @@ from mmjax.paths import MatchReport, NoMatchError, match, matches
 
 
 def port(method: str, side: str = "") -> str:
-    """The port of a method's output (`side` "") or first argument (`side` "in").
+    """The port of a method's output (`side` ""), first argument (`side` "in") or all its arguments ("args").
 
     >>> port("__call__"), port("__call__", "in"), port("attend", "in")
     ('', 'in', 'attend:in')
@@ -25,12 +26,31 @@ def methods(patterns: Iterable[str]) -> frozenset[str]:
     >>> sorted(methods(["image/**:in", "**/token_embedding:attend"]))
     ['__call__', 'attend']
     """
-    return frozenset(_split(pattern)[1].removesuffix("in").removesuffix(":") or "__call__" for pattern in patterns)
+    ports = (_split(pattern)[1].split(":") for pattern in patterns)
+    return frozenset(next((part for part in parts if part not in ("", "in", "args")), "__call__") for parts in ports)
 
 
 def address(path: str, port: str) -> str:
     """The address of a port of the module at `path`."""
     return f"{path}:{port}" if port else path
+
+
+def path_of(pattern: str) -> str:
+    """The glob over paths of a pattern.
+
+    >>> path_of("encoder/*:in")
+    'encoder/*'
+    """
+    return _split(pattern)[0]
+
+
+def matches_path(path: str, glob: str) -> bool:
+    """Whether `glob` matches the path of a module; that of the model as a whole, "", is matched by itself alone.
+
+    >>> matches_path("encoder/mlp", "**"), matches_path("", "**"), matches_path("", "")
+    (True, False, True)
+    """
+    return matches(path, glob) if path else not glob
 
 
 def matches_address(address: str, pattern: str) -> bool:
@@ -41,7 +61,7 @@ def matches_address(address: str, pattern: str) -> bool:
     """
     path, port = _split(address)
     glob, wanted = _split(pattern)
-    return port == wanted and matches(path, glob)
+    return port == wanted and matches_path(path, glob)
 
 
 def match_addresses(

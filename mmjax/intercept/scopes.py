@@ -84,6 +84,14 @@ def take(root: Scope, path: tuple[str, ...], name: str) -> Mapping[str, tuple[An
     return _node(root, path[len(root.path) :]).pop(name)
 
 
+def look_up(scope: Scope, path: Iterable[str], name: str) -> Any:
+    """The value that lies as `name` at `path` below `scope`."""
+    node = scope._collection(COLLECTION)
+    for step in path:
+        node = node[step]
+    return node[name]
+
+
 def _set(scope: Scope, mutable: CollectionFilter, flags: FrozenDict) -> None:
     scope.mutable, scope.flags = mutable, flags
     if scope.parent is not None:
@@ -100,9 +108,12 @@ def _node(root: Scope, path: Iterable[str], *, create: bool = False) -> dict[str
 
 def _prune(parent: dict[str, Any], name: str, given: set[str]) -> None:
     """Removes the `given` names below `parent[name]`, and what is empty."""
+    if name in given:
+        parent.pop(name)
+        return
     node = parent.get(name)
     if isinstance(node, dict):
         for child in tuple(node):
             _prune(node, child, given)
-    if name in given or (isinstance(node, dict) and not node):
-        parent.pop(name, None)
+        if not node:
+            parent.pop(name)

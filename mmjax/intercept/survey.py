@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from flax import linen as nn
 
 from mmjax.intercept.call import Call
 from mmjax.intercept.patterns import match_addresses, methods
@@ -26,17 +27,36 @@ class ModuleInfo(NamedTuple):
     stack: tuple[int, ...] | None
 
 
+class Target(NamedTuple):
+    """A value inside a model, as something that acts on it finds it; arrays are `jax.ShapeDtypeStruct`.
+
+    Attributes:
+      path: of the module.
+      module: the module, unbound: its settings.
+      value: what is at the address; in a stack, for one layer.
+      args, kwargs: what the module is called with.
+      stack: axes that parameters of layers have in front, see `ModuleInfo`.
+    """
+
+    path: str
+    module: nn.Module
+    value: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    stack: tuple[int, ...] | None
+
+
 class Survey(NamedTuple):
     """What a run of `apply` meets.
 
     Attributes:
-      modules: the modules called, by path.
+      targets: every value, by address.
       visited: for each port, the paths of the modules called.
       stacks: site of each lifted transformation that carries `intermediates` -> shape of its stack.
       absent: places without a value -> why.
     """
 
-    modules: dict[str, ModuleInfo]
+    targets: dict[str, Target]
     visited: Mapping[str, Iterable[str]]
     stacks: Mapping[str, tuple[int, ...]]
     absent: Mapping[str, str]
@@ -60,7 +80,12 @@ def module_paths(apply: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[s
     >>> {path: (info.type, info.output.shape) for path, info in modules.items()}
     {'layers_0': ('Dense', (1, 3)), 'layers_1': ('Dense', (1, 2))}
     """
-    return survey(apply, args, kwargs).modules
+    found = survey(apply, args, kwargs).targets
+    return {
+        path: ModuleInfo(type(target.module).__name__, target.value, target.stack)
+        for path, target in found.items()
+        if ":" not in path
+    }
 
 
 def match_report(apply: Callable[..., Any], patterns: str | Sequence[str], *args: Any, **kwargs: Any) -> MatchReport:
@@ -89,6 +114,30 @@ def match_report(apply: Callable[..., Any], patterns: str | Sequence[str], *args
     return match_addresses(found.visited, patterns, absent=found.absent)
 
 
+def find_targets(
+    apply: Callable[..., Any], patterns: Sequence[str], *args: Any, **kwargs: Any
+) -> dict[str, dict[str, Target]]:
+    """What each pattern matches in `apply(*args, **kwargs)`, with all that can be known before anything is computed.
+
+    Args:
+      apply: a function that calls Linen modules.
+      patterns: globs of addresses.
+      *args, **kwargs: arguments of `apply`; arrays may be `jax.ShapeDtypeStruct`.
+
+    Returns:
+      pattern -> address -> target, in the order of the calls; the modules of branches (`insert`) are not among them.
+
+    Raises:
+      NoMatchError: a pattern matches nothing; the message lists the nearest paths.
+    """
+    found = survey(apply, args, kwargs, methods=methods(patterns))
+    matched = match_addresses(found.visited, tuple(patterns), absent=found.absent).matches
+    return {
+        pattern: {address: found.targets[address] for address in matched[pattern] if address in found.targets}
+        for pattern in patterns
+    }
+
+
 def survey(
     apply: Callable[..., Any],
     args: tuple[Any, ...],
@@ -97,14 +146,16 @@ def survey(
     methods: Iterable[str] = ("__call__",),
 ) -> Survey:
     """Traces `apply` on abstract values, the runs around it paused, and notes what is called."""
-    seen: dict[str, tuple[str, Any, str | None]] = {}
+    seen: dict[str, tuple[Target, str | None]] = {}
     leaves, structure = jax.tree.flatten((args, kwargs))
     found = Survey({}, {}, {}, {})
 
     def visit(run: Run, address: str, value: Any, call: Call) -> Any:
         run.measure_stack()
-        if address == call.path:
-            seen[address] = type(call.module).__name__, jax.tree.map(_abstract, value), run.lifted_site
+        if not run.in_branch:
+            shapes = jax.tree.map(_abstract, {"value": value, "args": call.args, "kwargs": dict(call.kwargs)})
+            module = call.module.clone(parent=None)
+            seen[address] = Target(call.path, module, **shapes, stack=None), run.lifted_site
         return value
 
     def trace(arrays: list[Any]) -> None:
@@ -114,11 +165,11 @@ def survey(
         run = Run(visit, methods=methods, writable=True)
         run(apply, args, kwargs)
         stacks = {site: marks[0].shape for site, marks in run.kept.items()}
-        modules = {
-            path: ModuleInfo(type, output, () if site is None else stacks.get(site))
-            for path, (type, output, site) in seen.items()
+        targets = {
+            address: target._replace(stack=() if site is None else stacks.get(site))
+            for address, (target, site) in seen.items()
         }
-        found = Survey(modules, run.visited, stacks, run.absent)
+        found = Survey(targets, run.visited, stacks, run.absent)
 
     with paused():
         jax.eval_shape(trace, [leaf if _is_array(leaf) else None for leaf in leaves])

@@ -28,8 +28,8 @@ def tap(apply: Callable[..., Any], patterns: str | Sequence[str]) -> Callable[..
 
     Raises:
       NoMatchError: at the call, if a pattern matches no module that was called; the message lists the nearest paths.
-      ValueError: at the call, if a value is inside a transformation that does not let it out; the message names
-        the fix.
+      ValueError: a pattern asks for all arguments; or, at the call, a value is inside a transformation that does not
+        let it out; the message names the fix.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import linen as nn
@@ -40,6 +40,11 @@ def tap(apply: Callable[..., Any], patterns: str | Sequence[str]) -> Callable[..
     {'layers_0': (1, 3), 'layers_1': (1, 2)}
     """
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    for pattern in patterns:
+        if pattern.endswith(":args"):
+            raise ValueError(
+                f"tap: {pattern!r} asks for all arguments, which need not be arrays; tap ':in', or edit them"
+            )
 
     def visit(run: Run, address: str, value: Any, call: Call) -> Any:
         if any(matches_address(address, pattern) for pattern in patterns):

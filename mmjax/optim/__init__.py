@@ -8,6 +8,7 @@ from mmjax.optim.factory import optimizer_names
 from mmjax.optim.interpolate import interpolate_params
 from mmjax.optim.layer_decay import layer_rates
 from mmjax.optim.locking import frozen_rules, lock_tower
+from mmjax.optim.lora_plus import lora_plus
 from mmjax.optim.optimizer import Group, Optimizer, build_optimizer
 from mmjax.optim.partition import Leaf, Partition, Rule, partition_params
 from mmjax.optim.schedules import (
@@ -41,6 +42,7 @@ __all__ = [
     "layer_rates",
     "linear_schedule",
     "lock_tower",
+    "lora_plus",
     "optimizer_names",
     "partition_params",
     "warmup_constant",

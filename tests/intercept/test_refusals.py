@@ -18,6 +18,11 @@ def test_a_pattern_without_match_names_the_nearest_paths(kind):
         tap(Model(kind).apply, ["head", "encoder/block_3/mlp"])(variables(kind), inputs())
 
 
+def test_all_arguments_cannot_be_tapped():
+    with pytest.raises(ValueError, match="tap: 'head:args' asks for all arguments"):
+        tap(Model("unrolled").apply, "head:args")
+
+
 def test_matching_is_by_what_was_called_not_by_parameters():
     class Unused(nn.Module):
         @nn.compact
