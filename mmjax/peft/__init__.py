@@ -1,6 +1,6 @@
 """Adapters, which fine-tune a model by few parameters of their own: `(init, wrap, merge)` triples over `intercept`."""
 
-from mmjax.peft.adapted import AdaptedModel, adapt_method, rebase, split_adapter
+from mmjax.peft.adapted import AdaptedModel, adapt_method, freeze_base, rebase, split_adapter
 from mmjax.peft.adapter import Adapter, NoMergeError
 from mmjax.peft.bitfit import bitfit, bitfit_mask
 from mmjax.peft.bottleneck import BottleneckAdapter, bottleneck
@@ -49,6 +49,7 @@ __all__ = [
     "describe_adapter",
     "dora_linear",
     "experts",
+    "freeze_base",
     "frozen",
     "full",
     "ia3",

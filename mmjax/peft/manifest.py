@@ -84,11 +84,11 @@ def save_adapter(
     Raises:
       FileExistsError: `folder` exists.
     """
-    flat = {path: np.asarray(leaf) for path, leaf in sorted(flatten(adapter_params).items())}
+    flat = {path: np.asarray(leaf, order="C") for path, leaf in sorted(flatten(adapter_params).items())}
     leaves = {path: (leaf.shape, str(leaf.dtype)) for path, leaf in flat.items()}
     manifest = Manifest(adapter, _hash_beside(params, leaves), origin, leaves)
     with new_folder(folder) as staging:
-        (staging / _TENSORS).write_bytes(save({path: np.ascontiguousarray(leaf) for path, leaf in flat.items()}))
+        (staging / _TENSORS).write_bytes(save(flat))
         content = {"format": "mmjax adapter", **manifest._asdict(), "join": _JOIN}
         (staging / _MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return manifest
