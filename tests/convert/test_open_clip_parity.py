@@ -136,6 +136,18 @@ def test_what_differs_is_named(save):
     assert "token ids" not in names
 
 
+def test_padding_that_the_model_reads(save):
+    folder = save("SigLIP")
+    run = import_model(folder)
+    edit(folder / "tokenizer_config.json", pad_token="<|endoftext|>")
+    with pytest.raises(ConversionError, match="no parity") as error:
+        verify_model(run, folder)
+    names = [problem.split(" [")[0] for problem in error.value.problems]
+    assert "token ids" not in names
+    assert names[-3:] == ["text embeddings", "text embeddings, normalised", "logits"]
+    verify_model(import_model(folder), folder)
+
+
 def published():
     """The configs that come with open_clip, of models that need neither timm's nor HF's towers."""
     for file in sorted(importlib.resources.files("open_clip").joinpath("model_configs").iterdir(), key=str):

@@ -72,10 +72,10 @@ def open_clip_model(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
         raise ConversionError("cannot take over model_cfg", missing)
     vision, text = (_filled(_VISION, config["vision_cfg"]), _filled(_TEXT, config["text_cfg"]))
     quick, dim, bias = bool(config.get("quick_gelu")), config["embed_dim"], config.get("init_logit_bias")
-    image_tower = _timm_image if vision.get("timm_model_name") else _image
+    timm = vision.get("timm_model_name")
     towers = read_all(
         "cannot take over model_cfg",
-        image=lambda: image_tower(vision, tensors, quick=quick, output_dim=dim),
+        image=lambda: _timm_image(vision, tensors) if timm else _image(vision, quick=quick, output_dim=dim),
         text=lambda: _text(text, quick=quick, output_dim=dim),
     )
     return DualEncoder(**towers, use_bias=bias is not None, init_bias=-10.0 if bias is None else float(bias))
@@ -142,9 +142,7 @@ def open_clip_config(bundle: Bundle) -> dict[str, Any]:
     return {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
 
 
-def _image(
-    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], *, quick: bool, output_dim: int
-) -> VisionTransformer:
+def _image(config: Mapping[str, Any], *, quick: bool, output_dim: int) -> VisionTransformer:
     """The tower that is open_clip's own."""
     problems = _foreign("vision_cfg", config, _VISION_FOREIGN)
     sizes = {name: config[name] for name in ("layers", "image_size", "patch_size")}
@@ -171,10 +169,8 @@ def _image(
     )
 
 
-def _timm_image(
-    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], *, quick: bool, output_dim: int
-) -> VisionTransformer:
-    """The tower that is timm's, whose activation `quick` does not change."""
+def _timm_image(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformer:
+    """The tower that is timm's; `quick_gelu` does not change its activation."""
     if config["timm_proj"] != "none":
         problem = f"vision_cfg.timm_proj is {config['timm_proj']!r}, expected 'none', as SigLIP has it"
         raise ConversionError("cannot take over vision_cfg", [problem])

@@ -12,6 +12,7 @@ import numpy as np
 from tokenizers import Regex, normalizers
 
 from mmjax.convert.errors import ConversionError
+from mmjax.convert.formats._hf_siglip import read_siglip_tokenizer
 from mmjax.convert.hf_folder import read_tokenizer
 from mmjax.data import Tokenizer, clip_bpe
 
@@ -54,18 +55,28 @@ def read_open_clip_tokenizer(folder: Path, text_cfg: Mapping[str, Any]) -> Token
         problems.append(f"the tokenizer's clean is {clean!r}, expected one of {', '.join(map(repr, kinds))}")
     if problems:
         raise ConversionError(f"cannot take over the tokenizer of {folder}", problems)
-    vocabulary = None if named else _vocabulary(folder, text_cfg.get("vocab_size", _VOCAB_SIZE))
-    if vocabulary is not None:
-        return clip_bpe(vocabulary)
-    try:
-        tokenizer = read_tokenizer(folder)
-    except ConversionError:
-        bpe = f"; CLIP's is {_VOCABULARY} of the package open_clip: copy it there, or pip install open_clip_torch"
-        raise ConversionError(f"cannot read {folder}", [f"no tokenizer.json{'' if named else bpe}"]) from None
+    if not named:
+        return _clip_tokenizer(folder, text_cfg.get("vocab_size", _VOCAB_SIZE))
+    tokenizer = read_siglip_tokenizer(folder)  # Padding may count here too.
     backend, cleaning = tokenizer.backend, _CLEANING[clean]
-    if named and cleaning:
+    if cleaning:
         backend.normalizer = normalizers.Sequence([*cleaning, *([backend.normalizer] if backend.normalizer else [])])
     return tokenizer
+
+
+def _clip_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """CLIP's words, from the folder or from the package, which is not imported for it; or those of the folder."""
+    places = [folder]
+    if vocab_size >= _VOCAB_SIZE and (package := importlib.util.find_spec("open_clip")) is not None:
+        places += map(Path, package.submodule_search_locations or ())
+    for place in places:
+        if (place / _VOCABULARY).is_file():
+            return clip_bpe(place / _VOCABULARY)
+    try:
+        return read_tokenizer(folder)
+    except ConversionError:
+        fix = f"copy {_VOCABULARY} of the package open_clip to it, or pip install open_clip_torch"
+        raise ConversionError(f"cannot read {folder}", [f"no tokenizer.json; for CLIP's words {fix}"]) from None
 
 
 def tokenize_by(
@@ -94,11 +105,3 @@ def tokenize_by(
 
 def _settings(text_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     return text_cfg.get("tokenizer_kwargs") or {}
-
-
-def _vocabulary(folder: Path, vocab_size: int) -> Path | None:
-    """CLIP's vocabulary, in the folder or in the package, which is not imported for it."""
-    places = [folder]
-    if vocab_size >= _VOCAB_SIZE and (package := importlib.util.find_spec("open_clip")) is not None:
-        places += map(Path, package.submodule_search_locations or ())
-    return next((place / _VOCABULARY for place in places if (place / _VOCABULARY).is_file()), None)

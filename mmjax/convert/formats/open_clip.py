@@ -164,12 +164,21 @@ def _load(source: Source) -> Network:
     network.eval()
     visual, text = network.visual, getattr(network, "text", network)
     tokenize, words = tokenize_by(tokenizer, source.folder, config["model_cfg"]["text_cfg"])
+    padding = None
+    if tokenize is not None:
+        ids, mask = tokenize([""], network.context_length)
+        padding = int(ids[~mask][0])
+
+    def padded(ids: Any, mask: Any) -> Any:
+        # Some towers read padding, so they are given open_clip's own: if ours is another, the embeddings differ.
+        return ids if padding is None else ids.masked_fill(mask == 0, padding)
+
     return Network(
         image=Tower(
             network.encode_image, visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
         ),
-        text=Tower(lambda ids, mask: network.encode_text(ids), text.transformer.resblocks),
-        logits=lambda pixels, ids, mask: network.get_logits(pixels, ids)[0],
+        text=Tower(lambda ids, mask: network.encode_text(padded(ids, mask)), text.transformer.resblocks),
+        logits=lambda pixels, ids, mask: network.get_logits(pixels, padded(ids, mask))[0],
         preprocess=preprocess_by(pipeline),
         tokenize=tokenize,
         facts={
