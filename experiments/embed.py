@@ -13,7 +13,7 @@ import json
 
 from absl import flags
 
-from experiments import command
+from experiments import command, hosts
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a run, or one checkpoint of it.", required=True)
 _DATA = flags.DEFINE_string("data", None, "Source as name:setting=value,...; default: what the run trained on.")
@@ -27,9 +27,6 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Of the s
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Records a call of the tower.", lower_bound=1)
 _MAX_BAD_SHARE = flags.DEFINE_float("max_bad_share", 0.01, "Share of unreadable records at which to stop.")
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", 0, "Processes that read.", lower_bound=0)
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, GKE and TPU need no flag.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes that share the work.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _EMA = flags.DEFINE_bool("ema", False, "Whether to embed by the moving average of the parameters.")
 
 
@@ -40,7 +37,7 @@ def main() -> None:
     from mmjax.data.sources import build_source
     from mmjax.evaluate.bank import describe_tower, embed_bank
 
-    parallel.start_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    hosts.start()
     run = train.load_run(_CHECKPOINT.value, ema=_EMA.value)
     tower = getattr(run.model, _MODALITY.value)
     if tower is None:

@@ -11,16 +11,13 @@ need not be here:
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import command
+from experiments import command, hosts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(variant), as path or path:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print FLOPs, memory and traffic of a step, train and write nothing.")
 _DEVICES = flags.DEFINE_integer("dry_run_devices", None, "Devices of the dry run; default: what config.mesh names.")
-_PLATFORM = flags.DEFINE_string("dry_run_platform", None, "Platform that the step has to lower for: cuda, rocm, tpu.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; SLURM, GKE and TPU need no flag.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, one a host.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_PLATFORM = flags.DEFINE_string("dry_run_platform", None, "Platform to lower, or compile, the step for: cuda, rocm, tpu.")
 flags.mark_flag_as_required("config")
 flags.register_multi_flags_validator(
     ["workdir", "dry_run"], lambda v: v["workdir"] or v["dry_run"], "--workdir is needed, unless --dry_run."
@@ -36,7 +33,7 @@ def main() -> None:
     from mmjax.evaluate import results_table
     from mmjax.train import train_and_evaluate
 
-    parallel.start_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    hosts.start()
     outcome = train_and_evaluate(_CONFIG.value, workdir)
     if not parallel.is_first_process():
         return

@@ -6,6 +6,7 @@ from typing import Any
 from flax import linen as nn
 
 from mmjax.convert.bundle import Bundle
+from mmjax.data import Tokenizer
 
 
 def tower_obstacles(
@@ -51,6 +52,15 @@ def picture_obstacles(bundle: Bundle, *, format: str) -> list[str]:
     if size in (None, prepared, (prepared, prepared)):
         return []
     return [f"image.image_size is {size}, but the pictures are prepared at {prepared} pixels"]
+
+
+def padding_obstacles(tokenizer: Tokenizer) -> list[str]:
+    """For a tower that reads its padding: `transformers` pads with the end token where the padding is not special."""
+    padding = tokenizer.backend.get_added_tokens_decoder().get(tokenizer.pad_id)
+    if tokenizer.pad_id == tokenizer.eos_id or (padding is not None and padding.special):
+        return []
+    name = tokenizer.backend.id_to_token(tokenizer.pad_id)
+    return [f"texts are padded with {name!r}, which is not special: `transformers` pads with the end token"]
 
 
 def token_obstacles(bundle: Bundle, *, format: str) -> list[str]:

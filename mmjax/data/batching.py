@@ -104,8 +104,6 @@ class Batcher:
         """Positions and counts, as JSON holds them."""
         return {
             "position": self._position,
-            "ready": [],
-            "waiting": [],
             "seen": self._seen,
             "bad": self._bad,
             "bad_in_all": self._bad_in_all,

@@ -1,7 +1,6 @@
 """A frozen tower over a whole source, into a feature bank."""
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import shutil
@@ -13,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.experimental import multihost_utils
 
-from mmjax import parallel, paths
+from mmjax import parallel
 from mmjax._checks import check_choice
 from mmjax.data.bank import BankInfo, Block, FeatureBank, load_blocks, save_blocks, write_bank
 from mmjax.data.batching import TooManyBadRecordsError
@@ -123,7 +121,7 @@ def embed_bank(
         views=views,
         epochs=epochs,
         tower=tower,
-        params_hash=params_hash(tower_params(params, modality)),
+        params_hash=parallel.params_hash(tower_params(params, modality)),
         dim=jax.eval_shape(encode, params, example).shape[-1],
         dtype=dtype,
         origin=origin,
@@ -190,30 +188,6 @@ def describe_tower(tower: nn.Module) -> dict[str, Any]:
 def tower_params(params: Params, modality: str) -> Params:
     """The part of the parameters that belongs to a modality's tower: its subtree, or all where there is none."""
     return params.get(modality, params)
-
-
-def params_hash(params: Params) -> str:
-    """A digest of paths, shapes, dtypes and values of all leaves, in any order.
-
-    >>> tree = {"a": np.zeros(2, np.float32), "b": np.ones(3, np.float32)}
-    >>> params_hash(tree) == params_hash(dict(reversed(tree.items())))
-    True
-    >>> params_hash(tree) == params_hash(tree | {"b": np.zeros(3, np.float32)})
-    False
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in sorted(paths.flatten(params).items()):
-        array = _whole(leaf)
-        digest.update(f"{path} {array.shape} {array.dtype}\n".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()
-
-
-def _whole(leaf: Any) -> np.ndarray:
-    """A leaf on this host, also where each process holds a part of it."""
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(leaf)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from mmjax.parallel.absent import COMPILER_OPTIONS, absent_devices
 from mmjax.parallel.activations import by_examples
+from mmjax.parallel.digest import params_hash
 from mmjax.parallel.distributed import (
     Agreement,
     gather,
@@ -54,6 +55,7 @@ __all__ = [
     "mesh_of",
     "on_first_process",
     "on_mesh",
+    "params_hash",
     "plan_sharding",
     "prefetch_to_device",
     "put_batch",

@@ -14,7 +14,7 @@ from mmjax.peft.hf_format import load_hf_adapter, save_hf_adapter
 from mmjax.peft.ia3 import ia3, ia3_linear
 from mmjax.peft.lora import lora
 from mmjax.peft.low_rank import dora_linear, lora_conv, lora_embedding, lora_linear
-from mmjax.peft.manifest import AdapterMismatchError, Manifest, join_adapter, load_adapter, params_hash, save_adapter
+from mmjax.peft.manifest import AdapterMismatchError, Manifest, join_adapter, load_adapter, save_adapter
 from mmjax.peft.merging import MergeReport, NothingChangedError, combine, merge, switch, unmerge
 from mmjax.peft.overlay import overlay
 from mmjax.peft.prefix_tuning import PrefixEncoder, collapse_prefix, prefix_attention, prefix_tuning
@@ -66,7 +66,6 @@ __all__ = [
     "make_adapter",
     "merge",
     "overlay",
-    "params_hash",
     "per_tower",
     "prefix_attention",
     "prefix_tuning",

@@ -1,6 +1,5 @@
 """Adapters as files: their parameters alone, and a manifest that names the model they belong to."""
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from mmjax.convert import ConversionError, new_folder
+from mmjax.parallel import params_hash
 from mmjax.paths import flatten, unflatten
 from mmjax.peft.adapter import Params, base_of
 from mmjax.peft.hf_format import read_tensors
@@ -46,23 +46,6 @@ class Manifest(NamedTuple):
     def parameters(self) -> int:
         """Number of scalars."""
         return sum(int(np.prod(shape)) for shape, _ in self.leaves.values())
-
-
-def params_hash(params: Params) -> str:
-    """A digest of paths, shapes, dtypes and values of all leaves, in any order.
-
-    >>> tree = {"a": np.zeros(2, np.float32), "b": np.ones(3, np.float32)}
-    >>> params_hash(tree) == params_hash(dict(reversed(tree.items())))
-    True
-    >>> params_hash(tree) == params_hash(tree | {"a": np.zeros((2, 1), np.float32)})
-    False
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in sorted(flatten(params).items()):
-        array = np.asarray(leaf)
-        digest.update(f"{path} {array.shape} {array.dtype}\n".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()
 
 
 def save_adapter(

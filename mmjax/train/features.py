@@ -6,7 +6,7 @@ from typing import Any
 from mmjax import parallel
 from mmjax.config import Section, call
 from mmjax.data.bank import FeatureBank, describe_source
-from mmjax.evaluate.bank import describe_tower, params_hash, tower_params
+from mmjax.evaluate.bank import describe_tower, tower_params
 from mmjax.method import Params
 from mmjax.models import build_dual_encoder
 
@@ -46,7 +46,7 @@ def check_towers(config: Section, params: Params) -> None:
     """
     folders = {name: folder for name, folder in config.data.get("features", {}).items() if name in ("image", "text")}
     # Processes put split parameters together for it: all of them, before any can raise.
-    hashes = {name: params_hash(tower_params(params, name)) for name in folders}
+    hashes = {name: parallel.params_hash(tower_params(params, name)) for name in folders}
 
     def check() -> None:
         for name, folder in folders.items():

@@ -39,8 +39,7 @@ def restore_position(batches: Any, saved: Mapping[str, Any]) -> int:
 def share_position(states: Sequence[Mapping[str, Any]], processes: int) -> tuple[dict[str, Any], int]:
     """The state of each of `processes` iterators that go on where those of `states` stopped.
 
-    Process i of n reads places i, i + n, ... of the stream. What all have read together is its beginning, up to
-    batches that are held back.
+    Process i of n reads places i, i + n, ... of the stream. What all have read together is its beginning.
 
     Args:
       states: of the iterators that stopped, one a process.
@@ -49,13 +48,11 @@ def share_position(states: Sequence[Mapping[str, Any]], processes: int) -> tuple
     Returns:
       The state, and how many examples that were read before come again.
 
-    >>> state = {"position": 6, "ready": [], "waiting": [], "seen": 6, "bad": 0, "bad_in_all": 0}
+    >>> state = {"position": 6, "seen": 6, "bad": 0, "bad_in_all": 0}
     >>> share_position([state, state], 1)[0]["position"], share_position([state], 3)[0]["position"]
     (12, 2)
     """
-    unread = [min([s["position"], *s["waiting"], *(p for rows in s["ready"] for p in rows)]) for s in states]
-    position = min(place * len(states) + process for process, place in enumerate(unread)) // processes
-    held = sum(len(s["waiting"]) + sum(map(len, s["ready"])) for s in states)
+    unread = (state["position"] * len(states) + process for process, state in enumerate(states))
+    position = min(unread) // processes
     counts = {name: sum(s[name] for s in states) // processes for name in ("seen", "bad", "bad_in_all")}
-    shared = {**states[0], "position": position, "ready": [], "waiting": [], **counts}
-    return shared, sum(s["position"] for s in states) - held - position * processes
+    return {**states[0], "position": position, **counts}, sum(s["position"] for s in states) - position * processes

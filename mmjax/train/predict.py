@@ -27,6 +27,7 @@ from mmjax.train.state import TrainState, create_state
 from mmjax.train.step import make_train_step
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+_SIMULATED = "simulated"
 _READ_BY_THE_LOOP = ("checkpoint", "evals", "init_from", "log")
 _COMPILER_OPTIONS: dict[str, Any] = {
     # The code itself is never run; leaving it unoptimised changes neither buffers nor collectives.
@@ -46,9 +47,10 @@ class Prediction(NamedTuple):
       trainable, frozen: parameters, as shapes.
       flops_per_example: of matrix products in a step, see `count_flops`, the optimizer's apart.
       optimizer_flops: of matrix products in the optimizer (Muon has them), a step.
-      memory: bytes on a device by what they hold; the last, "temporary", is the CPU compiler's.
+      memory: bytes on a device by what they hold; the last, "temporary", is the compiler's.
       traffic: collectives of a step.
-      platform: for which the step was lowered too, or None.
+      platform: for which the step was lowered or compiled too, or None.
+      compiled_for: "simulated" CPU devices, or the kind of device that is not here.
     """
 
     stage: str
@@ -61,13 +63,14 @@ class Prediction(NamedTuple):
     memory: Mapping[str, int]
     traffic: tuple[parallel.Collective, ...]
     platform: str | None
+    compiled_for: str
 
     def __rich__(self) -> Group:
         devices, flops = self.mesh.size, self.flops_per_example
         optimizer = f", {_short(self.optimizer_flops)} a step in the optimizer" if self.optimizer_flops else ""
         lines = [
             *([f"stage {self.stage}"] if self.stage else []),
-            parallel.describe(self.mesh) + " (simulated)",
+            f"{parallel.describe(self.mesh)} ({self.compiled_for})",
             f"FLOPs: {_short(flops)} an example, {_short(flops * self.batch_size / devices)} a device and step of "
             f"{self.batch_size:,} examples{optimizer}",
         ]
@@ -82,7 +85,8 @@ class Prediction(NamedTuple):
                 f"{collective.kind} of {collective.size:,} B", among, times, f"{collective.sent / 2**20:,.3f}"
             )
         traffic.add_row("all", "", "", f"{sum(collective.sent for collective in self.traffic) / 2**20:,.3f}")
-        lowered = [f"the step lowers for {self.platform}"] if self.platform else []
+        reached = "lowers" if self.compiled_for == _SIMULATED else "compiles"
+        lowered = [f"the step {reached} for {self.platform}"] if self.platform else []
         return Group(*lines, summary.parameter_table(self.trainable, self.frozen), memory, traffic, *lowered)
 
 
@@ -94,16 +98,17 @@ def predict(
     Nothing is computed or written. The source is opened, and the tokenizer trained, since they shape the batch; texts
     count at their full length.
 
-    FLOPs are those of the program; memory and traffic those of what the CPU compiler makes of it, split over the mesh.
-    Of the memory everything but "temporary" is exact on any platform. Compilers of accelerators fuse more, and turn an
-    all-reduce of gradients that fsdp splits into a reduce-scatter, half its traffic; the CPU computes bfloat16
-    products, and sends them, in float32. So temporary memory and traffic are upper estimates.
+    FLOPs are those of the program. Memory and traffic are those of what a compiler makes of it, split over the mesh:
+    that of the platform where it is installed (`parallel.absent_devices`: TPU v5e, H100), else that of the CPU. Of the
+    memory everything but "temporary" is exact on any platform. The CPU fuses less, all-reduces gradients that fsdp
+    splits where accelerators reduce-scatter, and computes and sends bfloat16 in float32: its temporary memory and
+    traffic are upper estimates.
 
     Args:
       config: as for `train_and_evaluate`.
       workdir: of the run; one that holds it already gives its tokenizer.
-      platform: one of "cpu", "cuda", "rocm", "tpu", for which the step is lowered as well: no device is needed, and an
-        operation that the platform lacks shows.
+      platform: one of "cpu", "cuda", "rocm", "tpu", for which the step is lowered, or compiled where `jax[tpu]` or
+        `jax[cuda13]` is installed: no device is needed, and an operation that the platform lacks shows.
 
     Raises:
       ConfigError: a key or value is wrong, nothing reads it, or the step does not lower for the platform.
@@ -128,7 +133,13 @@ def simulated_devices(config: Mapping[str, Any]) -> int:
 def _predict(plain: Mapping[str, Any], name: str, workdir: pathlib.Path, platform: str | None) -> Prediction:
     config = Section(plain, "config")
     inputs = build_inputs(config, workdir)
-    mesh = call(parallel.make_mesh, config.get("mesh", {}))
+    absent = parallel.absent_devices(platform, jax.device_count()) if platform is not None else None
+    if absent is None:
+        mesh, options = call(parallel.make_mesh, config.get("mesh", {})), _COMPILER_OPTIONS
+        compiled_for = _SIMULATED
+    else:
+        mesh = call(parallel.mesh_of, config.get("mesh", {}), absent)
+        options, compiled_for = dict(parallel.COMPILER_OPTIONS[str(platform)]), absent[0].device_kind
     size = config.batch_size
     with training_batches(inputs, config.data, batch_size=size, seed=config.seed) as batches:
         batch = parallel.batch_shapes(batches.element_spec, mesh)
@@ -155,14 +166,14 @@ def _predict(plain: Mapping[str, Any], name: str, workdir: pathlib.Path, platfor
     config.check_read()
 
     traced = CompiledStep(update, mesh, shardings).trace(state, batch)
-    if platform is not None:
+    if platform is not None and absent is None:
         try:
             traced.lower(lowering_platforms=(platform,))
         except Exception as error:
             raise ConfigError(f"the step does not lower for {platform}: {error}") from error
     apply = jax.jit(optimizer.transformation.update).trace(state.trainable, state.opt_state, state.trainable)
     optimizer_flops = count_flops(apply.jaxpr)
-    program = traced.lower().compile(compiler_options=_COMPILER_OPTIONS)
+    program = traced.lower().compile(compiler_options=options)
     analysis: Any = program.memory_analysis()
     temporary = analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return Prediction(
@@ -183,6 +194,7 @@ def _predict(plain: Mapping[str, Any], name: str, workdir: pathlib.Path, platfor
         },
         traffic=parallel.collective_traffic(program.as_text() or ""),
         platform=platform,
+        compiled_for=compiled_for,
     )
 
 

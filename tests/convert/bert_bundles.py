@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from mmjax.convert import Bundle
 from mmjax.data import Tokenizer
 from mmjax.models import DualEncoder, MlpProjector, TextTransformer
-from mmjax.paths import flatten
 from tests.convert.random_params import with_random_params
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -45,11 +43,3 @@ def tiny_bert(*, head: MlpProjector | None = None, length: int | None = None, **
     tower = TextTransformer(**{**size, **bert, "pool": "first", **text})
     model = DualEncoder(text=tower, text_head=head)
     return with_random_params(Bundle(model, {}, wordpiece(), None, length or tower.context_length))
-
-
-def assert_equal_trees(found: Any, wanted: Any) -> None:
-    """Equal paths, and bit-equal leaves."""
-    found, wanted = flatten(found), flatten(wanted)
-    assert found.keys() == wanted.keys()
-    for path, leaf in wanted.items():
-        np.testing.assert_array_equal(found[path], leaf, err_msg=path)

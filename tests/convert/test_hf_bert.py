@@ -8,7 +8,8 @@ from safetensors.numpy import load_file, save_file
 from mmjax.convert import Bundle, ConversionError, detect_format, export_model, import_model
 from mmjax.convert.formats._hf_bert import bert_config
 from mmjax.models import DualEncoder, MlpProjector, TextTransformer, VisionTransformer, stack_layers
-from tests.convert.bert_bundles import assert_equal_trees, tiny_bert, wordpiece
+from tests.convert.bert_bundles import tiny_bert, wordpiece
+from tests.trees import assert_equal_trees
 
 TEXTS = ["A small cats", ""]
 

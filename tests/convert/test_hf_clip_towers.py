@@ -9,8 +9,8 @@ from safetensors.numpy import load_file, save_file
 from mmjax.convert import ConversionError, detect_format, export_model, import_model, select_towers
 from mmjax.data import Tokenizer
 from mmjax.models import MlpProjector
-from tests.convert.bert_bundles import assert_equal_trees
 from tests.convert.folders import edit
+from tests.trees import assert_equal_trees
 
 TOWERS = [("hf_clip_vision", "image", "CLIPVisionModel"), ("hf_clip_text", "text", "CLIPTextModel")]
 

@@ -10,8 +10,8 @@ from mmjax.convert import Bundle, ConversionError, detect_format, export_model, 
 from mmjax.convert.formats.hf_dinov2 import FORMAT
 from mmjax.data import ImageSpec
 from mmjax.models import DualEncoder, MlpProjector, TextTransformer, VisionTransformer, stack_layers
-from tests.convert.bert_bundles import assert_equal_trees
 from tests.convert.vision_backbones import edit, tiny_backbone
+from tests.trees import assert_equal_trees
 
 DINOV2 = {"layer_scale": 1e-5, "position_resize": "bicubic"}
 REGISTERS = {"layer_scale": 1e-5, "num_registers": 3}

@@ -10,9 +10,9 @@ from mmjax.convert import Bundle, ConversionError, detect_format, export_model, 
 from mmjax.convert.formats._hf_siglip_config import siglip_config
 from mmjax.data import ImageSpec, Tokenizer
 from mmjax.models import MlpProjector, build_dual_encoder, stack_layers
-from tests.convert.bert_bundles import assert_equal_trees
 from tests.convert.folders import edit
 from tests.convert.siglip_models import siglip
+from tests.trees import assert_equal_trees
 
 CASES = [("hf_siglip", "unigram"), ("hf_siglip", "gemma"), ("hf_siglip2", "gemma")]
 

@@ -9,8 +9,8 @@ from mmjax.convert import Bundle, ConversionError, detect_format, export_model, 
 from mmjax.convert.formats.hf_vit import FORMAT
 from mmjax.data import ImageSpec
 from mmjax.models import DualEncoder, TextTransformer, VisionTransformer, stack_layers
-from tests.convert.bert_bundles import assert_equal_trees
 from tests.convert.vision_backbones import edit, tiny_backbone
+from tests.trees import assert_equal_trees
 
 VIT = {"position_resize": "bicubic"}
 

@@ -21,10 +21,10 @@ from mmjax.convert.formats._open_clip_inferred import inferred_config
 from mmjax.convert.formats._open_clip_tokenizer import read_open_clip_tokenizer
 from mmjax.data import ImageSpec, Tokenizer
 from mmjax.models import MlpProjector, build_dual_encoder
-from tests.convert.bert_bundles import assert_equal_trees
 from tests.convert.folders import edit
 from tests.convert.naive_vit import openai_image, openai_text
 from tests.convert.random_params import with_random_params
+from tests.trees import assert_equal_trees
 
 SIGLIP = {"class_token": False, "pool": "map", "pre_norm": False, "patch_bias": True, "ln_eps": 1e-6}
 SIGLIP |= {"output_dim": None, "width": 64, "num_heads": 1}

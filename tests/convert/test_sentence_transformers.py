@@ -7,7 +7,8 @@ from safetensors.numpy import load_file, save_file
 
 from mmjax.convert import ConversionError, detect_format, export_model, import_model
 from mmjax.models import MlpProjector, TextTransformer
-from tests.convert.bert_bundles import VOCAB, assert_equal_trees, tiny_bert
+from tests.convert.bert_bundles import VOCAB, tiny_bert
+from tests.trees import assert_equal_trees
 
 
 def export(run, out):

@@ -11,10 +11,10 @@ from mmjax.convert.formats._timm_names import published_fields, published_heads,
 from mmjax.convert.source import Source
 from mmjax.data import ImageSpec
 from mmjax.models import VisionTransformer
-from tests.convert.bert_bundles import assert_equal_trees
 from tests.convert.folders import edit
 from tests.convert.naive_vit import timm_vit as naive
 from tests.convert.vision_backbones import tiny_backbone
+from tests.trees import assert_equal_trees
 
 CLIP = {"pre_norm": True, "patch_bias": False, "ln_eps": 1e-5, "output_dim": 12}
 SIGLIP = {"class_token": False, "pool": "map", "act": "gelu_tanh", "mlp_ratio": 3.25}

@@ -2,7 +2,6 @@ import ast
 import functools
 import gc
 import json
-import logging
 import multiprocessing
 import pathlib
 import threading
@@ -11,52 +10,22 @@ import numpy as np
 import pytest
 
 import mmjax.data
-from mmjax.data import ArraySpec, ImageSpec, TooManyBadRecordsError, train_batches, train_bpe
+from mmjax.data import ArraySpec
 from mmjax.data.image_spec import normalize
 from mmjax.data.images import resize_to
-
-TOKENIZER = train_bpe(["one two three four five six seven eight nine"] * 2, vocab_size=300)
-SPEC = ImageSpec(4)
-RECORDS = 100
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-
-
-def record(index, *, captions=2):
-    pixels = np.random.default_rng(index).integers(0, 256, (6, 5, 3), dtype=np.uint8)
-    texts = [" ".join(WORDS[: (index * 7 + c) % 9 + 1]) for c in range(captions)]
-    return {"image": pixels, "captions": texts, "label": index % 3}
-
-
-SOURCE = [record(index) for index in range(RECORDS)]
-TRANSFORMS = (("random_resized_crop", {"scale": (0.5, 1.0)}), "flip")
-
-
-def stream(source=SOURCE, **settings):
-    defaults = {"batch_size": 16, "image": SPEC, "tokenizer": TOKENIZER, "context_length": 16, "seed": 1}
-    return train_batches(source, **{**defaults, **settings})
-
-
-def take(count=None, **settings):
-    with stream(**settings) as batches:
-        return [next(batches) for _ in range(count)] if count else list(batches)
-
-
-def indices(batches):
-    return np.concatenate([batch["index"] for batch in batches])
-
-
-def assert_equal_batches(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert one.keys() == other.keys()
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
-            assert one[name].dtype == other[name].dtype
-
-
-def with_bad(*bad):
-    """The source with records that are no pictures."""
-    return [{**record(i), "image": b"no picture"} if i in bad else SOURCE[i] for i in range(RECORDS)]
+from tests.data.streams import (
+    RECORDS,
+    SOURCE,
+    SPEC,
+    TOKENIZER,
+    TRANSFORMS,
+    WORDS,
+    assert_equal_batches,
+    indices,
+    stream,
+    take,
+    with_bad,
+)
 
 
 def test_every_example_once_an_epoch():
@@ -240,134 +209,6 @@ def test_captions_are_chosen_anew_each_epoch():
     kinds, counts = np.unique(weighted, return_counts=True)
     assert len(kinds) == 2
     assert 120 < counts[1] < 180
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_buckets_cut_and_lose_nothing(grouped):
-    plain = {int(i): text for b in take(epochs=1) for i, text in zip(b["index"], b["text"], strict=True)}
-    batches = take(epochs=1, buckets=(5, 9, 16), group_by_length=grouped)
-    assert sum(len(batch["index"]) for batch in batches) == RECORDS
-    assert {batch["text"].shape[1] for batch in batches} >= ({5, 9, 16} if grouped else {16})
-    for batch in batches:
-        width = batch["text"].shape[1]
-        longest = batch["text_mask"].sum(axis=1).max()
-        assert width == min(length for length in (5, 9, 16) if length >= longest)
-        for index, text in zip(batch["index"], batch["text"], strict=True):
-            np.testing.assert_array_equal(text, plain.pop(int(index))[:width])
-    assert not plain
-
-
-def test_groups_keep_to_their_epoch():
-    batches = take(epochs=4, buckets=(5, 9, 16), group_by_length=True)
-    order = indices(batches)
-    np.testing.assert_array_equal(np.bincount(order), [4] * RECORDS)
-    # Fewer than a batch wait for the next epoch.
-    for epoch in range(1, 4):
-        counts = np.bincount(order[: epoch * RECORDS // 16 * 16], minlength=RECORDS)
-        assert counts.min() >= epoch - 1
-        assert (counts < epoch).sum() < 16
-
-
-def test_short_captions_cost_little():
-    grouped = sum(b["text"].size for b in take(epochs=2, buckets=(5, 9, 16), group_by_length=True))
-    assert grouped < 0.8 * sum(b["text"].size for b in take(epochs=2, buckets=(5, 9, 16)))
-
-
-def test_bad_records_are_skipped_counted_and_named(caplog):
-    source = [*with_bad(3, 50), {"image": "missing.png", "captions": ["one"], "label": 0}]
-    with caplog.at_level(logging.WARNING, logger="absl"), stream(source, epochs=2, max_bad_share=0.03) as batches:
-        found = indices(list(batches))
-        assert batches.bad_records == 6
-    np.testing.assert_array_equal(np.sort(found), np.repeat(np.delete(range(RECORDS), [3, 50]), 2))
-    messages = sorted(entry.getMessage() for entry in caplog.records)
-    assert messages == [
-        "skipped record 100: list record 100: missing.png: no such file",
-        "skipped record 3: list record 3: is no image in a format that Pillow reads",
-        "skipped record 50: list record 50: is no image in a format that Pillow reads",
-    ]
-
-
-def test_padding_stands_for_bad_records():
-    batches = take(epochs=1, source=with_bad(3), max_bad_share=0.1, remainder="pad", shuffle=False)
-    mask = np.concatenate([batch["mask"] for batch in batches])
-    np.testing.assert_array_equal(np.flatnonzero(~mask), [3, *range(100, 112)])
-    assert batches[0]["index"][3] == 3
-
-
-GROUPED = {"buckets": (5, 9, 16), "group_by_length": True}
-
-
-@pytest.mark.slow
-def test_workers_change_nothing_of_a_plan():
-    settings = {"epochs": 2, "transforms": TRANSFORMS, "source": with_bad(7), "max_bad_share": 0.1, **GROUPED}
-    expected = take(**settings)
-    with stream(**settings, num_workers=2, num_threads=2) as batches:
-        found = [next(batches) for _ in range(3)]
-        batches.set_state(json.loads(json.dumps(batches.get_state())))
-        assert_equal_batches([*found, *batches], expected)
-    assert not multiprocessing.active_children()
-
-
-def test_another_example_of_its_batch_stands_in_for_a_bad_one_that_was_planned():
-    planned, found = take(epochs=1, **GROUPED), take(epochs=1, source=with_bad(3, 50), max_bad_share=0.1, **GROUPED)
-    for batch, other in zip(planned, found, strict=True):
-        good = ~np.isin(batch["index"], [3, 50])
-        count = good.sum()
-        for name, values in other.items():
-            np.testing.assert_array_equal(values[:count], batch[name][good], err_msg=name)
-            np.testing.assert_array_equal(values[count:], values[: len(good) - count], err_msg=name)
-
-
-def test_a_planned_batch_without_a_good_example_stops_the_run():
-    with pytest.raises(TooManyBadRecordsError, match="none of 1 records of a batch can be read"):
-        take(epochs=1, batch_size=1, source=with_bad(3), max_bad_share=1.0, **GROUPED)
-
-
-def test_a_stream_of_two_processes_goes_on_from_a_state_of_one():
-    settings = {"buckets": (5, 9, 16), "transforms": TRANSFORMS}
-    expected = take(7, **settings)
-    with stream(**settings) as alone:
-        for _ in range(3):
-            next(alone)
-        state = alone.get_state()
-    for process in (0, 1):
-        with stream(**settings, shard=(process, 2)) as half:
-            half.set_state({**state, "position": state["position"] // 2, "stream": half.get_state()["stream"]})
-            for batch in expected[3:]:
-                for name, values in next(half).items():
-                    np.testing.assert_array_equal(values, batch[name][process::2], err_msg=name)
-
-
-def test_share_of_an_epoch():
-    assert len(take(20, source=with_bad(5), max_bad_share=0.01)) == 20
-    with pytest.raises(TooManyBadRecordsError, match=r"2 of 100 .* max_bad_share=0\.01.*is no image"):
-        take(20, source=with_bad(5, 6), max_bad_share=0.01)
-
-
-def test_share_is_looked_at_before_a_long_epoch_ends():
-    with pytest.raises(TooManyBadRecordsError, match="11 of 1001 records"):
-        take(epochs=1, source=with_bad(0) * 50, max_bad_share=0.005, shuffle=False)
-
-
-def test_endless_stream_of_bad_records_stops():
-    source = [SOURCE[0], *with_bad(*range(1, RECORDS))[1:]]
-    with stream(source[1:] + source[:1], max_bad_share=1.0, epochs=1) as batches:
-        assert indices(list(batches)).tolist() == [99]
-    only_bad = [{"captions": ["one"]}] * 3
-    with pytest.raises(ValueError, match="has no image, only captions; pass image=None"):
-        stream(only_bad)
-
-
-def test_errors_of_the_source_name_the_record():
-    class Broken(list):
-        def __getitem__(self, index):
-            if index == 42:
-                raise OSError("disk on fire")
-            return super().__getitem__(index)
-
-    with stream(Broken(SOURCE), epochs=1) as batches, pytest.raises(OSError, match="disk on fire") as error:
-        list(batches)
-    assert "while reading Broken record 42" in error.value.__notes__
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_threads": 2}])

@@ -16,7 +16,7 @@ from mmjax.data import ImageSpec, TooManyBadRecordsError, train_bpe
 from mmjax.data.bank import StaleBankError, describe_source
 from mmjax.data.sources import build_source
 from mmjax.evaluate import make_encoders
-from mmjax.evaluate.bank import describe_tower, embed_bank, params_hash
+from mmjax.evaluate.bank import describe_tower, embed_bank
 from mmjax.method import Method
 from mmjax.models import build_dual_encoder
 from mmjax.train.features import check_towers, open_banks
@@ -88,6 +88,9 @@ if __name__ == "__main__":
     features = edited(folder / "bank", folder / f"source {process}", source=sources[stale])
     say("source", open_banks, features, {"name": "shapes"})
     params, model = {"image": {"kernel": np.ones(3)}}, {"preset": "nano/8"}
-    own = {"tower": describe_tower(build_dual_encoder("nano/8").image), "params_hash": params_hash(params["image"])}
+    own = {
+        "tower": describe_tower(build_dual_encoder("nano/8").image),
+        "params_hash": parallel.params_hash(params["image"]),
+    }
     features = edited(folder / "bank", folder / f"tower {process}", **own | ({"params_hash": "0"} if stale else {}))
     say("tower", check_towers, Section({"data": {"features": features}, "model": model}), params)

@@ -33,18 +33,11 @@ def test_other_processes_go_on_with_the_batches_that_would_have_come(before, aft
 
 
 def test_processes_at_different_places_go_on_from_the_first_of_them():
-    state = {"ready": [], "waiting": [], "seen": 4, "bad": 0, "bad_in_all": 0}
+    state = {"seen": 4, "bad": 0, "bad_in_all": 0}
     ahead = state | {"position": 5, "bad": 1, "bad_in_all": 2}
     shared, repeated = share_position([state | {"position": 4}, ahead], 1)
     assert (shared["position"], repeated) == (8, 1)
     assert (shared["seen"], shared["bad"], shared["bad_in_all"]) == (8, 1, 2)
-
-
-def test_examples_held_back_are_not_lost():
-    state = {"position": 7, "ready": [[2, 5]], "waiting": [3], "seen": 7, "bad": 0, "bad_in_all": 0}
-    shared, repeated = share_position([state], 2)
-    assert (shared["position"], shared["ready"], shared["waiting"]) == (1, [], [])
-    assert repeated == 7 - 3 - 2
 
 
 def test_one_process_goes_on_where_it_was():

@@ -1,54 +1,20 @@
 """A run of two processes on this machine, stopped and continued by one, equals a run of one; and the reverse."""
 
 import json
-import os
-import pathlib
 import shutil
-import socket
-import subprocess
-import sys
 
-import jax
 import pytest
 
 from mmjax.evaluate.report.run_files import read_lines
 from mmjax.train import restore_params, train_and_evaluate
+from tests.processes import run as processes_run
 from tests.train.tiny import tiny_config
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
 
 def run(workdir, *, processes, stop_at=0):
-    """The lines that each of `processes` prints, one device each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-    }
-    command = [sys.executable, "-m", "tests.train.two_processes", str(workdir), coordinator, str(processes)]
-    running = [
-        subprocess.Popen(
-            [*command, str(process), str(stop_at)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=ROOT,
-        )
-        for process in range(processes)
-    ]
-    try:
-        ended = [process.communicate(timeout=300) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0] * processes, "\n".join(err[-3000:] for _, err in ended)
-    return [[line for line in out.splitlines() if not line.startswith("[Gloo]")] for out, _ in ended]
+    return processes_run("tests.train.two_processes", workdir, stop_at, processes=processes)
 
 
 def assert_same_run(workdir, reference):

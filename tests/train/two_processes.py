@@ -1,6 +1,6 @@
 """Run by `test_two_processes.py`: one process of a run of several; the last one is told to stop at a step.
 
-python -m tests.train.two_processes <workdir> <coordinator> <processes> <process> <step at which SIGTERM comes>
+python -m tests.train.two_processes <coordinator> <processes> <process> <workdir> <step at which SIGTERM comes>
 """
 
 import os
@@ -12,7 +12,12 @@ from mmjax.train import fit, train_and_evaluate
 from tests.train.tiny import tiny_config
 
 if __name__ == "__main__":
-    workdir, coordinator, (processes, process, stop_at) = *sys.argv[1:3], map(int, sys.argv[3:])
+    coordinator, processes, process, workdir, stop_at = (
+        sys.argv[1],
+        *map(int, sys.argv[2:4]),
+        sys.argv[4],
+        int(sys.argv[5]),
+    )
     parallel.start_distributed(coordinator, processes, process)
     step, made = fit.CompiledStep.__call__, []
 

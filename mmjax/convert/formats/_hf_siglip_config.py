@@ -10,11 +10,11 @@ from typing import Any, cast
 from mmjax.convert.bundle import Bundle
 from mmjax.convert.errors import ConversionError
 from mmjax.convert.hf_config import ACTS, tower_config, tower_fields, tower_problems
-from mmjax.convert.obstacles import picture_obstacles, token_obstacles, tower_obstacles
+from mmjax.convert.obstacles import padding_obstacles, picture_obstacles, token_obstacles, tower_obstacles
 from mmjax.models import TextTransformer, VisionTransformer
 
 # What SigLIP takes for granted, in the fields of our towers.
-_IMAGE = {
+SIGLIP_IMAGE = {
     "pool": "map",
     "class_token": False,
     "num_registers": 0,
@@ -48,7 +48,7 @@ _VISION_DEFAULTS = _DEFAULTS | {"num_channels": 3, "image_size": 224, "patch_siz
 
 def siglip_obstacles(bundle: Bundle, *, format: str) -> list[str]:
     """Every reason why a SigLIP model would compute something else than ours."""
-    problems = tower_obstacles(bundle, "image", VisionTransformer, format=format, fixed=_IMAGE, acts=ACTS)
+    problems = tower_obstacles(bundle, "image", VisionTransformer, format=format, fixed=SIGLIP_IMAGE, acts=ACTS)
     problems += picture_obstacles(bundle, format=format)
     problems += tower_obstacles(bundle, "text", TextTransformer, format=format, fixed=_TEXT, acts=ACTS)
     text, tokenizer, length = bundle.model.text, bundle.tokenizer, bundle.context_length
@@ -59,15 +59,7 @@ def siglip_obstacles(bundle: Bundle, *, format: str) -> list[str]:
     problems += token_obstacles(bundle, format=format)
     if length is not None and length < text.context_length:
         problems.append(f"context_length is {length}, but {format} pads texts to all {text.context_length} positions")
-    if tokenizer is not None and not _pads_with_a_special_token(tokenizer):
-        name = tokenizer.backend.id_to_token(tokenizer.pad_id)
-        problems.append(f"texts are padded with {name!r}, which is not special: `transformers` pads with the end token")
-    return problems
-
-
-def _pads_with_a_special_token(tokenizer: Any) -> bool:
-    padding = tokenizer.backend.get_added_tokens_decoder().get(tokenizer.pad_id)
-    return tokenizer.pad_id == tokenizer.eos_id or (padding is not None and padding.special)
+    return problems + (padding_obstacles(tokenizer) if tokenizer is not None else [])
 
 
 def siglip_config(bundle: Bundle, model_type: str, **pictures: int) -> dict[str, Any]:
@@ -124,7 +116,7 @@ def vision_tower(config: Mapping[str, Any]) -> VisionTransformer:
         )
     if problems:
         raise ConversionError("cannot take over vision_config", problems)
-    return VisionTransformer(patch_size, image_size=size, **tower_fields(config), **_IMAGE)
+    return VisionTransformer(patch_size, image_size=size, **tower_fields(config), **SIGLIP_IMAGE)
 
 
 def text_tower(config: Mapping[str, Any]) -> TextTransformer:

@@ -5,7 +5,7 @@ from typing import Any, cast
 from mmjax.convert.bundle import Bundle, picture_size
 from mmjax.convert.formats._open_clip_config import FILTERS, IMAGE_POOLS, TEXT_POOLS, padding_counts
 from mmjax.convert.formats._timm_names import siglip_architecture, siglip_fields
-from mmjax.convert.obstacles import picture_obstacles, token_obstacles, tower_obstacles
+from mmjax.convert.obstacles import padding_obstacles, picture_obstacles, token_obstacles, tower_obstacles
 from mmjax.data import Tokenizer
 from mmjax.models import TextTransformer, VisionTransformer
 
@@ -72,9 +72,4 @@ def _text_obstacles(text: TextTransformer, tokenizer: Tokenizer | None) -> list[
         problems.append(f"text.pool is 'argmax', but padding, {tokenizer.pad_id}, is above the end, {tokenizer.eos_id}")
     if text.pool == "eos" and text.eos_id != tokenizer.eos_id:
         problems.append(f"text.eos_id is {text.eos_id}, but the tokenizer ends texts with {tokenizer.eos_id}")
-    padding = tokenizer.backend.get_added_tokens_decoder().get(tokenizer.pad_id)
-    special = tokenizer.pad_id == tokenizer.eos_id or (padding is not None and padding.special)
-    if text.attend_padding and not special:
-        name = tokenizer.backend.id_to_token(tokenizer.pad_id)
-        problems.append(f"texts are padded with {name!r}, which is not special: `transformers` pads with the end token")
-    return problems
+    return problems + (padding_obstacles(tokenizer) if text.attend_padding else [])

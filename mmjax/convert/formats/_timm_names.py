@@ -7,6 +7,7 @@ Pre-Training", ICCV 2023; huggingface/pytorch-image-models 1.0.31, `timm/models/
 import re
 from typing import Any
 
+from mmjax.convert.formats._hf_siglip_config import SIGLIP_IMAGE
 from mmjax.convert.formats._vit_shapes import usual_heads
 from mmjax.models import VisionTransformer
 
@@ -87,13 +88,6 @@ def siglip_fields(architecture: str) -> dict[str, Any]:
     return {
         "num_heads": published_heads(architecture, width),
         "mlp_ratio": hidden / width,
-        "output_dim": None,
-        "pool": "map",
-        "class_token": False,
-        "num_registers": 0,
-        "position": "learned",
-        "pre_norm": False,
-        "patch_bias": True,
-        "layer_scale": None,
+        **SIGLIP_IMAGE,
         **published_fields(architecture),
     }
