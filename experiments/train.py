@@ -17,7 +17,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "File with get_config(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print FLOPs, memory and traffic of a step, train and write nothing.")
 _DEVICES = flags.DEFINE_integer("dry_run_devices", None, "Devices of the dry run; default: what config.mesh names.")
-_PLATFORM = flags.DEFINE_string("dry_run_platform", None, "Platform to lower, or compile, the step for: cuda, rocm, tpu.")
+_PLATFORM = flags.DEFINE_string(
+    "dry_run_platform", None, "Platform to lower, or compile, the step for: cuda, rocm, tpu."
+)
 flags.mark_flag_as_required("config")
 flags.register_multi_flags_validator(
     ["workdir", "dry_run"], lambda v: v["workdir"] or v["dry_run"], "--workdir is needed, unless --dry_run."

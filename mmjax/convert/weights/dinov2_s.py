@@ -154,13 +154,8 @@ a vision transformer in the shape of DINOv2's ViT-S/14, {parameters:,} parameter
 **It is not the original DINOv2.** The package trained a saliency decoder on the backbone and may have tuned the
 backbone with it; it does not say. The mask token of DINOv2, which is for training only, is not in it.
 
-```python
-from transformers import AutoImageProcessor, Dinov2Model
-
-model = Dinov2Model.from_pretrained(folder)
-processor = AutoImageProcessor.from_pretrained(folder)
-features = model(**processor(picture, return_tensors="pt")).last_hidden_state  # [1, 1 + 16 * 16, 384]
-```
+`AutoImageProcessor.from_pretrained` and `Dinov2Model.from_pretrained` of `transformers` load this folder;
+`last_hidden_state` of a prepared picture is `[1, 1 + 16 * 16, 384]`.
 
 Pictures: RGB, mean and standard deviation of ImageNet. The package scales the longer side to 224 pixels (area) and
 pads with black; `preprocessor_config.json` scales the shorter side to 224 (bicubic) and crops the centre. The stored
